@@ -1,0 +1,1 @@
+//! Drives binaries: rqemu and QEMU side by side.
