@@ -90,7 +90,7 @@ pub enum OnError {
 /// `-drive` and its short forms (`-hda`, `-cdrom`, `-fda`, `-pflash`, `-sd`, `-mtdblock`, bare image).
 #[derive(Clone, Debug, PartialEq)]
 pub struct DriveSpec {
-    /// `id=`; without one [`place`](super::place::place_drives) makes up `ide0-hd0`, `floppy0` and so on.
+    /// `id=`; without one [`place_drives`](super::place::place_drives) makes up `ide0-hd0`, `floppy0` and so on.
     pub id: Option<String>,
     /// `if=`; `None` = the machine's default (IDE on pc).
     pub interface: Option<DriveInterface>,
@@ -136,4 +136,29 @@ pub struct ThrottleSpec {
     pub group: Option<String>,
     /// `(name, value)` such as `("bps-total", 1000)`, in order, without the `throttling.` prefix.
     pub limits: Vec<(String, u64)>,
+}
+
+impl Default for DriveSpec {
+    fn default() -> Self {
+        Self {
+            id: None,
+            interface: None,
+            bus: None,
+            unit: None,
+            index: None,
+            media: Media::Disk,
+            file: None,
+            read_only: false,
+            snapshot: false,
+            copy_on_read: false,
+            rerror: OnError::Auto,
+            werror: OnError::Auto,
+            writeback: true,
+            account_invalid: None,
+            account_failed: None,
+            throttle: ThrottleSpec::default(),
+            options: Dict::new(),
+            loc: Loc::NONE,
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! Default devices: what a machine gets when nobody said otherwise.
 
-use super::block::{DriveInterface, DriveSpec, Media, OnError, ThrottleSpec};
+use super::block::{DriveInterface, DriveSpec, Media};
 use super::chardev::{CharPort, ChardevBackend, ChardevSpec, MonitorMode, MonitorSpec};
 use super::loc::Loc;
 use super::net::{NetPeer, NetdevSpec, NicSpec};
+use super::place;
 use super::value::Dict;
 use super::VmSpec;
 use crate::error::QResult;
@@ -61,7 +62,7 @@ impl Default for DefaultDevices {
 }
 
 /// What a machine class says about default devices.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct MachineDefaults {
     /// Has no serial port by default.
     pub no_serial: bool,
@@ -73,8 +74,25 @@ pub struct MachineDefaults {
     pub no_cdrom: bool,
     /// Has no SD card slot by default.
     pub no_sdcard: bool,
-    /// Where the default CD-ROM goes and `-drive` without `if=`.
-    pub drive_interface: Option<DriveInterface>,
+    /// Where the default CD-ROM goes, and `-drive` without `if=`: IDE on pc and q35, none on microvm.
+    pub drive_interface: DriveInterface,
+    /// Units on a bus of that interface when not the usual number: 1 on q35 and microvm; 0 = usual.
+    pub units_per_default_bus: u32,
+}
+
+impl Default for MachineDefaults {
+    /// Those of `pc`.
+    fn default() -> Self {
+        Self {
+            no_serial: false,
+            no_parallel: false,
+            no_floppy: false,
+            no_cdrom: false,
+            no_sdcard: false,
+            drive_interface: DriveInterface::Ide,
+            units_per_default_bus: 0,
+        }
+    }
 }
 
 /// Adds the default devices to `spec` once the machine class is known, and clears `spec.defaults` except `vga`,
@@ -106,14 +124,13 @@ pub fn apply(spec: &mut VmSpec, machine: &MachineDefaults) -> QResult<()> {
         default_net(spec);
     }
     if d.cdrom {
-        let interface = machine.drive_interface.unwrap_or(DriveInterface::Ide);
-        spec.drives.push(empty_drive(interface, 2, Media::Cdrom));
+        default_drive(spec, machine, machine.drive_interface, 2, Media::Cdrom);
     }
     if d.floppy {
-        spec.drives.push(empty_drive(DriveInterface::Floppy, 0, Media::Disk));
+        default_drive(spec, machine, DriveInterface::Floppy, 0, Media::Disk);
     }
     if d.sdcard {
-        spec.drives.push(empty_drive(DriveInterface::Sd, 0, Media::Disk));
+        default_drive(spec, machine, DriveInterface::Sd, 0, Media::Disk);
     }
     spec.defaults = DefaultDevices { vga: d.vga, ..DefaultDevices::NONE };
     Ok(())
@@ -214,26 +231,65 @@ fn default_net(spec: &mut VmSpec) {
     });
 }
 
-/// A drive without a medium at an index.
-fn empty_drive(interface: DriveInterface, index: u32, media: Media) -> DriveSpec {
-    DriveSpec {
-        id: None,
+/// Adds a drive without a medium at an index, unless there is one.
+fn default_drive(
+    spec: &mut VmSpec,
+    machine: &MachineDefaults,
+    interface: DriveInterface,
+    index: u32,
+    media: Media,
+) {
+    if place::taken(&spec.drives, machine, interface, index) {
+        return;
+    }
+    spec.drives.push(DriveSpec {
         interface: Some(interface),
-        bus: None,
-        unit: None,
         index: Some(index),
         media,
-        file: None,
         read_only: media == Media::Cdrom,
-        snapshot: false,
-        copy_on_read: false,
-        rerror: OnError::Auto,
-        werror: OnError::Auto,
-        writeback: true,
-        account_invalid: None,
-        account_failed: None,
-        throttle: ThrottleSpec::default(),
-        options: Dict::new(),
-        loc: Loc::NONE,
+        ..DriveSpec::default()
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(spec: &VmSpec) -> Vec<&str> {
+        spec.chardevs.iter().map(|c| c.id.as_str()).collect()
+    }
+
+    #[test]
+    fn pc_with_nothing_said() {
+        let mut spec = VmSpec::default();
+        apply(&mut spec, &MachineDefaults::default()).unwrap();
+        assert_eq!(labels(&spec), ["serial0", "parallel0", "compat_monitor0"]);
+        assert_eq!(spec.drives.len(), 3);
+        assert_eq!(spec.nics[0].peer, NetPeer::Hub(0));
+        assert!(spec.defaults.vga);
+    }
+
+    #[test]
+    fn nographic_shares_the_terminal() {
+        let mut spec = VmSpec::default();
+        spec.display.nographic = true;
+        apply(&mut spec, &MachineDefaults::default()).unwrap();
+        assert_eq!(labels(&spec), ["parallel0", "serial0-base", "serial0"]);
+        assert_eq!(spec.monitors[0].chardev, "serial0");
+
+        let mut spec = VmSpec::default();
+        spec.display.nographic = true;
+        let none = MachineDefaults { no_serial: true, no_parallel: true, ..MachineDefaults::default() };
+        apply(&mut spec, &none).unwrap();
+        assert_eq!(labels(&spec), ["compat_monitor0"]);
+        assert_eq!(spec.chardevs[0].backend, ChardevBackend::Stdio { signal: None });
+    }
+
+    #[test]
+    fn a_drive_in_the_place_of_the_default_cdrom_keeps_it_away() {
+        let mut spec = VmSpec::default();
+        spec.drives.push(DriveSpec { index: Some(2), ..DriveSpec::default() });
+        apply(&mut spec, &MachineDefaults::default()).unwrap();
+        assert_eq!(spec.drives.iter().filter(|d| d.interface == Some(DriveInterface::Ide)).count(), 0);
     }
 }

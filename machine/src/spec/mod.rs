@@ -28,7 +28,7 @@ pub use chardev::{
     CharPort, ChardevBackend, ChardevSpec, InetAddress, MonitorMode, MonitorSpec, SocketAddress,
     SocketChardev,
 };
-pub use defaults::DefaultDevices;
+pub use defaults::{DefaultDevices, MachineDefaults};
 pub use display::{DisplaySpec, OptsSpec, VgaKind};
 pub use firmware::{
     AcpiTableSpec, BootSpec, FirmwareSpec, FwCfgSource, FwCfgSpec, OptionRomSpec, RtcBase, RtcClock, RtcSpec,
@@ -40,6 +40,7 @@ pub use machine::{
 };
 pub use memory::{MemorySpec, NumaKind, NumaSpec};
 pub use net::{NetPeer, NetdevSpec, NicSpec};
+pub use place::DrivePlace;
 pub use run::{
     ActionSpec, AddFdSpec, Elevate, IcountSpec, LogSpec, NameSpec, PanicAction, RunSpec, SandboxSpec,
     WatchdogAction,
