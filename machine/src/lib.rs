@@ -16,6 +16,7 @@ pub mod net;
 pub mod pci;
 pub mod qom;
 pub mod run;
+pub mod spec;
 pub mod state;
 pub mod ui;
 pub mod vcpu;
