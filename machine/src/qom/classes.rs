@@ -14,12 +14,17 @@ macro_rules! register_classes {
 
 register_classes! {
     types {
+        crate::devices::chipset::piix3::Piix3Props,
+        crate::devices::chipset::i440fx::I440fxProps,
+        crate::devices::chipset::i440fx::I440fxHostProps,
     }
     abstracts {
         "device": Some("object"),
         "isa-device": Some("device"),
         "object": None,
         "pci-device": Some("device"),
+        "pci-host-bridge": Some("sys-bus-device"),
+        "pci-piix3": Some("pci-device"),
         "sys-bus-device": Some("device"),
     }
 }
