@@ -1,5 +1,6 @@
 //! Machine model of rqemu: objects, accelerators, memory, devices, boards.
 
 pub mod error;
+pub mod firmware;
 
 pub use error::{ErrorClass, QError, QResult};

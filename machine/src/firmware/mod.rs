@@ -1,0 +1,3 @@
+//! Firmware tables and fw_cfg contents: pure functions from plain configuration to bytes.
+
+pub mod acpi;
