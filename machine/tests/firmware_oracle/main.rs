@@ -7,6 +7,7 @@ mod acpi;
 #[path = "../../../compat-tests/src/qtest.rs"]
 #[allow(dead_code)]
 mod qtest;
+mod smbios;
 
 use qtest::{FwCfgFile, Qtest, QEMU};
 
