@@ -2,6 +2,8 @@
 
 mod table;
 
+#[cfg(test)]
+pub use table::TestChar;
 pub use table::CharTable;
 
 use crate::device::{Cx, DevId};
@@ -23,6 +25,15 @@ pub enum FrontendRef {
     Monitor(MonId),
     /// The qtest server.
     Qtest,
+}
+
+/// Why a front end did not get its character device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// There is none of that name.
+    NotFound,
+    /// Another front end has it.
+    InUse,
 }
 
 /// Things that happen to a character device besides data.

@@ -14,6 +14,9 @@ macro_rules! register_classes {
 
 register_classes! {
     types {
+        crate::devices::legacy::serial::IsaSerialProps,
+        crate::devices::legacy::serial::PciSerialProps,
+        crate::devices::legacy::serial::SerialProps,
     }
     abstracts {
         "device": Some("object"),
