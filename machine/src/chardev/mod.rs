@@ -11,10 +11,16 @@ mod socket;
 mod table;
 mod telnet;
 
+<<<<<<< HEAD
 pub use backend::Backend;
 pub use open::BackendInfo;
 pub(crate) use table::TIMER_DEV;
 pub use table::{CharInfo, CharTable};
+=======
+#[cfg(test)]
+pub use table::TestChar;
+pub use table::CharTable;
+>>>>>>> legacy
 
 use crate::device::{Cx, DevId};
 
@@ -37,6 +43,15 @@ pub enum FrontendRef {
     Qtest,
     /// A multiplexer on top of this device.
     Mux(CharId),
+}
+
+/// Why a front end did not get its character device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// There is none of that name.
+    NotFound,
+    /// Another front end has it.
+    InUse,
 }
 
 /// Things that happen to a character device besides data.
