@@ -11,16 +11,12 @@ mod socket;
 mod table;
 mod telnet;
 
-<<<<<<< HEAD
 pub use backend::Backend;
+#[cfg(test)]
+pub use files::TestChar;
 pub use open::BackendInfo;
 pub(crate) use table::TIMER_DEV;
 pub use table::{CharInfo, CharTable};
-=======
-#[cfg(test)]
-pub use table::TestChar;
-pub use table::CharTable;
->>>>>>> legacy
 
 use crate::device::{Cx, DevId};
 
