@@ -12,7 +12,10 @@ use std::time::SystemTime;
 use rqemu_block::BlockGraph;
 use serde_json::Value;
 
+use crate::accel::kvm::VcpuConfig;
 use crate::accel::{Accel, IrqChip, NoCpu};
+use crate::boards::MachineObject;
+use crate::builder::MachineInfo;
 use crate::chardev::{CharId, CharTable, MonId};
 use crate::clock::{Clock, ClockKind, Timers};
 use crate::device::{Cx, DevId, Device, DeviceTree, GlobalProp};
@@ -94,6 +97,16 @@ pub struct Machine {
     pub block: BlockGraph,
     /// Completions of block requests on their way to devices.
     pub(crate) completions: crate::completion::Completions,
+    /// Machine type and properties.
+    pub board: Option<MachineObject>,
+    /// Facts for queries.
+    pub info: MachineInfo,
+    /// The board's RAM.
+    pub main_ram: Option<Arc<RamBlock>>,
+    /// vCPUs to create (between board and accelerator start).
+    pub(crate) cpu_configs: Option<Vec<VcpuConfig>>,
+    /// Construction is over: from now on devices are hot-plugged.
+    pub ready: bool,
     /// Device that the power button is wired to.
     pub power_device: Option<DevId>,
     /// Folders searched for firmware files, in order.
@@ -137,6 +150,11 @@ impl Machine {
             chr_again: Vec::new(),
             block: BlockGraph::new(),
             completions: Default::default(),
+            board: None,
+            info: MachineInfo::default(),
+            main_ram: None,
+            cpu_configs: None,
+            ready: false,
             power_device: None,
             firmware_dirs: default_firmware_dirs(),
             effects: VecDeque::new(),
@@ -269,7 +287,19 @@ impl Machine {
         readonly: bool,
         dev: Option<DevId>,
     ) -> QResult<RegionId> {
-        let block = Arc::new(RamBlock::new(name, size, RamSource::Anonymous).map_err(|e| qerr!("{e}"))?);
+        self.new_ram_from(name, size, readonly, dev, RamSource::Anonymous)
+    }
+
+    /// Makes a RAM region from a given source.
+    pub fn new_ram_from(
+        &mut self,
+        name: &'static str,
+        size: u64,
+        readonly: bool,
+        dev: Option<DevId>,
+        source: RamSource,
+    ) -> QResult<RegionId> {
+        let block = Arc::new(RamBlock::new(name, size, source).map_err(|e| qerr!("{e}"))?);
         self.rams.push(block.clone());
         Ok(self.mem.add(name, u128::from(size), RegionKind::Ram { block, readonly }, dev))
     }
