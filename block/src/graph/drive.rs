@@ -142,6 +142,8 @@ impl BlockGraph {
         if has_file || standalone {
             let node = self.open_drive_image(&s, nested)?;
             backend.insert(&node)?;
+        } else if let Some(f @ ("file" | "host_device" | "host_cdrom")) = s.format.as_deref() {
+            return Err(BlockError::text(format!("The '{f}' block driver requires a file name")));
         } else if s.format.is_some() {
             return Err(BlockError::text("A block device must be specified for \"file\""));
         }

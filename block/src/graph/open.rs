@@ -413,7 +413,10 @@ impl BlockGraph {
         };
         let backing = self
             .open_backing(backing, hdr.backing_file.as_deref(), hdr.backing_format.as_deref(), &file, &below)
-            .map_err(|e| BlockError::Backing(Box::new(e)))?;
+            .map_err(|e| match e {
+                e @ BlockError::BadType { .. } => e,
+                e => BlockError::Backing(Box::new(e)),
+            })?;
         let backing_edge = match &backing {
             Some(b) => {
                 let shared = perm::ALL & !(perm::WRITE | perm::RESIZE);
@@ -452,7 +455,9 @@ impl BlockGraph {
                 let format = format.as_deref().or(header_format);
                 return self.open_image(&full, format, o.into_map(), inherit).map(Some);
             }
-            Some(_) => return Err(BlockError::BadType { name: "backing".into(), expected: "BlockdevRef" }),
+            Some(_) => {
+                return Err(BlockError::BadType { name: "backing".into(), expected: "BlockdevRefOrNull" })
+            }
             None => {}
         }
         let Some(name) = header_name else { return Ok(None) };

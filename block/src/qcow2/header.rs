@@ -178,7 +178,10 @@ impl Header {
             return err("Active L1 table too large");
         }
         self.table(self.l1_offset, l1_bytes, "Active L1")?;
-        if i64::try_from(self.size).is_err() || self.geo.l1_entries(self.size) * 8 > MAX_L1_BYTES {
+        if i64::try_from(self.size).is_err() {
+            return err("Could not refresh total sector count: File too large");
+        }
+        if self.geo.l1_entries(self.size) * 8 > MAX_L1_BYTES {
             return err("Image is too big");
         }
         if self.geo.l1_entries(self.size) > u64::from(self.l1_size) {
