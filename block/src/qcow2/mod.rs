@@ -21,6 +21,9 @@ mod resize;
 mod tables;
 mod write;
 
+#[cfg(test)]
+mod powercut;
+
 pub(crate) use create::{create, CreateOpts};
 pub(crate) use open::{open, read_header, OpenOpts, DEFAULT_L2_CACHE};
 
