@@ -319,3 +319,32 @@ fn many_threads_share_clusters() {
         assert!(contents(&path, dir.path()) == shadow);
     }
 }
+
+#[test]
+fn dirty_lazy_images_are_repaired() {
+    if !have_tools() {
+        return;
+    }
+    for opt in ["lazy_refcounts=on", "lazy_refcounts=on,cluster_size=4k"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l.qcow2");
+        img(&["create", "-q", "-f", "qcow2", "-o", opt, s(&path), "4M"]);
+        // The real program flushes and dies: refcounts were never written.
+        let o = run(
+            "qemu-io",
+            &["-f", "qcow2", "-c", "write -P 7 64k 300k", "-c", "flush", "-c", "sigraise 9", s(&path)],
+        );
+        assert!(!o.status.success());
+        let o = run("qemu-img", &["check", s(&path)]);
+        assert_ne!(o.status.code(), Some(0), "the image should be in need of repair");
+        let graph = BlockGraph::new();
+        let ro = drive(&graph, "r", &path, &[("readonly", "on")]).unwrap();
+        let mut got = vec![0; 300 << 10];
+        ro.read_at(64 << 10, &mut got).unwrap();
+        assert!(got.iter().all(|x| *x == 7));
+        graph.shutdown();
+        drop((ro, graph));
+        let now = contents(&path, dir.path());
+        work(&path, dir.path(), now, 55, 40, OPTS);
+    }
+}

@@ -69,6 +69,7 @@ pub(crate) struct Header {
     pub compression: u8,
     pub backing_file: Option<String>,
     pub backing_format: Option<String>,
+    pub has_bitmaps: bool,
 }
 
 fn be32(b: &[u8], at: usize) -> u32 {
@@ -146,6 +147,7 @@ impl Header {
             compression,
             backing_file: None,
             backing_format: ext.backing_format,
+            has_bitmaps: ext.bitmaps,
         };
         h.check()?;
         h.backing_file = backing_name(b, backing_offset, cluster)?;
@@ -258,6 +260,7 @@ fn backing_name(b: &[u8], off: u64, cluster: u64) -> Result<Option<String>> {
 #[derive(Default)]
 struct Extensions {
     backing_format: Option<String>,
+    bitmaps: bool,
     features: Vec<(u8, u8, String)>,
 }
 
@@ -288,6 +291,7 @@ impl Extensions {
                         e.features.push((f[0], f[1], String::from_utf8_lossy(name).into_owned()));
                     }
                 }
+                0x2385_2875 => e.bitmaps = true,
                 // Unknown extensions are kept where they are: the header is only ever patched in place.
                 _ => {}
             }

@@ -17,6 +17,7 @@ mod header;
 mod open;
 mod read;
 mod refcount;
+mod repair;
 mod resize;
 mod tables;
 mod write;

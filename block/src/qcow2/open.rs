@@ -45,13 +45,8 @@ pub(crate) fn read_header(node: &Node) -> Result<Header> {
 /// Opens the image whose header was read; takes over the edges to its file and backing image.
 pub(crate) fn open(hdr: Header, file: Edge, backing: Option<Edge>, o: &OpenOpts) -> Result<Arc<Qcow2>> {
     let node = file.node().clone();
-    if !o.read_only {
-        if hdr.incompatible & header::INCOMPAT_CORRUPT != 0 {
-            return Err(corrupt("Image is corrupt; cannot be opened read/write"));
-        }
-        if hdr.incompatible & header::INCOMPAT_DIRTY != 0 {
-            return Err(BlockError::text("Could not repair dirty image: Operation not supported"));
-        }
+    if !o.read_only && hdr.incompatible & header::INCOMPAT_CORRUPT != 0 {
+        return Err(corrupt("Image is corrupt; cannot be opened read/write"));
     }
     let geo = hdr.geo;
     let l1 = be64s(&read_at(&node, hdr.l1_offset, u64::from(hdr.l1_size) * 8, "L1 table")?);
@@ -72,7 +67,7 @@ pub(crate) fn open(hdr: Header, file: Edge, backing: Option<Edge>, o: &OpenOpts)
     if !o.read_only {
         tables.metadata = Qcow2::block_clusters(&geo, &reftable)?;
         let mut ranges = tables.fixed.clone();
-        ranges.extend(snapshot_l1);
+        ranges.extend(&snapshot_l1);
         if hdr.nb_snapshots > 0 {
             ranges.push((hdr.snapshots_offset, snapshot_end));
         }
@@ -83,7 +78,7 @@ pub(crate) fn open(hdr: Header, file: Edge, backing: Option<Edge>, o: &OpenOpts)
             tables.l1.iter().map(|e| (e & OFFSET_MASK) >> geo.cluster_bits).filter(|c| *c != 0).collect();
         tables.metadata.extend(l2);
     }
-    let q = Qcow2 {
+    let mut q = Qcow2 {
         size: hdr.size.into(),
         file,
         backing,
@@ -106,6 +101,10 @@ pub(crate) fn open(hdr: Header, file: Edge, backing: Option<Edge>, o: &OpenOpts)
         snapshots,
         hdr,
     };
+    if !q.read_only {
+        q.repair(&snapshot_l1, snapshot_end)?;
+        q.hdr.incompatible &= !header::INCOMPAT_DIRTY;
+    }
     q.begin_writing()?;
     Ok(Arc::new(q))
 }

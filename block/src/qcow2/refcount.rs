@@ -129,7 +129,7 @@ impl Qcow2 {
         Ok(rc.blocks.get(&(b as u64)).map_or(0, |blk| get(&rc.geo, &blk.data, i)))
     }
 
-    fn set_refcount(&self, rc: &mut Refcounts, cluster: u64, v: u64) -> Res<()> {
+    pub(super) fn set_refcount(&self, rc: &mut Refcounts, cluster: u64, v: u64) -> Res<()> {
         let (b, i) = rc.split(cluster);
         if !self.rb_load(rc, b)? {
             return Err(Errno::EIO);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::*;
 
 impl Qcow2 {
     pub(super) fn resize(&self, new: u64) -> Result<()> {
-        if new % 512 != 0 {
+        if new & 511 != 0 {
             return Err(BlockError::text("The new size must be a multiple of 512"));
         }
         if !self.snapshots.is_empty() && self.hdr.version < 3 {

@@ -142,7 +142,7 @@ impl Qcow2 {
             list.push(iov::own(&mut head));
         }
         list.extend_from_slice(part);
-        if !(blank && zero_tail) && !tail.is_empty() {
+        if !(tail.is_empty() || blank && zero_tail) {
             list.push(iov::own(&mut tail));
         }
         let total = iov::total(&list).unwrap_or(0) as u64;
