@@ -481,6 +481,9 @@ impl Machine {
     pub fn wakeup_reset(&mut self) {
         self.reset_devices();
         self.reset_cpus();
+        if let Some(dev) = self.power_device {
+            self.with_dev(dev, |d, cx| d.woken(cx));
+        }
     }
 
     /// Puts all CPUs into their reset state. The vCPUs must be parked.
