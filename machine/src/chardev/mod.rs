@@ -2,9 +2,9 @@
 
 mod table;
 
+pub use table::CharTable;
 #[cfg(test)]
 pub use table::TestChar;
-pub use table::CharTable;
 
 use crate::device::{Cx, DevId};
 

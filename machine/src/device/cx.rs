@@ -208,9 +208,7 @@ impl RealizeCx<'_> {
         let dev = self.cx.dev;
         match self.cx.m.chardevs.connect(name, FrontendRef::Device(dev, port)) {
             Ok(id) => Ok(Some(id)),
-            Err(ConnectError::NotFound) => {
-                Err(qerr!("Property '{owner}.{prop}' can't find value '{name}'"))
-            }
+            Err(ConnectError::NotFound) => Err(qerr!("Property '{owner}.{prop}' can't find value '{name}'")),
             Err(ConnectError::InUse) => {
                 Err(qerr!("Property '{owner}.{prop}' can't take value '{name}': Device '{name}' is in use"))
             }

@@ -15,6 +15,7 @@ macro_rules! register_classes {
 register_classes! {
     types {
         crate::devices::legacy::serial::IsaSerialProps,
+        crate::devices::legacy::rtc::Mc146818Props,
         crate::devices::legacy::serial::PciSerialProps,
         crate::devices::legacy::serial::SerialProps,
     }

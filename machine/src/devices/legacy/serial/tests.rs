@@ -101,9 +101,7 @@ fn indexes_and_errors() {
         m.outb(port + 7, 0x5a);
         assert_eq!(m.inb(port + 7), 0x5a);
     }
-    let e = m
-        .add_device(IsaSerialProps::CLASS, None, crate::device::Place::Anon(0), &[])
-        .unwrap_err();
+    let e = m.add_device(IsaSerialProps::CLASS, None, crate::device::Place::Anon(0), &[]).unwrap_err();
     assert_eq!(e.desc, "Max. supported number of ISA serial ports is 4.");
     let e = |chr: &str, m: &mut Machine| {
         let props = [("chardev", PropInput::Str(chr)), ("index", PropInput::Str("0"))];
