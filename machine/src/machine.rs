@@ -66,6 +66,8 @@ pub struct Machine {
     pub gsi_sinks: Vec<Vec<IrqSink>>,
     /// Clocks.
     pub clock: Clock,
+    /// `-rtc`: what real-time clocks start from and run on.
+    pub rtc: crate::spec::RtcSpec,
     /// Device timers.
     pub timers: Timers,
     /// The accelerator.
@@ -134,6 +136,7 @@ impl Machine {
             isa_irqs: Vec::new(),
             gsi_sinks: Vec::new(),
             clock: Clock::default(),
+            rtc: crate::spec::RtcSpec::default(),
             timers: Timers::default(),
             accel: Box::new(NoCpu),
             pci: PciBuses::default(),

@@ -20,6 +20,7 @@ register_classes! {
         crate::devices::chipset::i440fx::I440fxProps,
         crate::devices::chipset::i440fx::I440fxHostProps,
         crate::devices::legacy::serial::IsaSerialProps,
+        crate::devices::legacy::rtc::Mc146818Props,
         crate::devices::legacy::serial::PciSerialProps,
         crate::devices::legacy::serial::SerialProps,
         crate::devices::chipset::smbus::SmbusEepromProps,
