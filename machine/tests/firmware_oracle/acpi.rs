@@ -183,8 +183,8 @@ fn no_smm() {
 #[test]
 fn oem_ids() {
     let mut cfg = bare();
-    cfg.oem_id = *b"ABC\0\0\0";
-    cfg.oem_table_id = *b"DEFGH\0\0\0";
+    cfg.oem.id = *b"ABC\0\0\0";
+    cfg.oem.table_id = *b"DEFGH\0\0\0";
     compare(&["-nodefaults", "-machine", "x-oem-id=ABC,x-oem-table-id=DEFGH"], &cfg);
 }
 

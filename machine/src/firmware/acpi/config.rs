@@ -1,5 +1,20 @@
 //! What the ACPI builder must know about the machine: plain data, filled by the board code.
 
+/// OEM ids of a machine's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Oem {
+    /// OEM id; one that the user gives (`x-oem-id`) is padded with zeros.
+    pub id: [u8; 6],
+    /// OEM table id; one that the user gives (`x-oem-table-id`) is padded with zeros.
+    pub table_id: [u8; 8],
+}
+
+impl Default for Oem {
+    fn default() -> Self {
+        Self { id: *b"BOCHS ", table_id: *b"BXPC    " }
+    }
+}
+
 /// One possible CPU, plugged or not, in the order of its index (`-smp maxcpus` entries).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuEntry {
@@ -134,10 +149,8 @@ pub struct RamLayout {
 /// Everything the tables of machine `pc` depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcpiConfig {
-    /// OEM id; one that the user gives (`x-oem-id`) is padded with zeros.
-    pub oem_id: [u8; 6],
-    /// OEM table id; one that the user gives (`x-oem-table-id`) is padded with zeros.
-    pub oem_table_id: [u8; 8],
+    /// Ids in the table headers.
+    pub oem: Oem,
     /// All possible CPUs.
     pub cpus: Vec<CpuEntry>,
     /// I/O base of the PIIX4 PM block as the firmware programmed it (0x600 with SeaBIOS); 0 before that.
@@ -183,8 +196,7 @@ impl AcpiConfig {
     pub fn pc(cpus: Vec<CpuEntry>, ram: RamLayout, pci: PciBus, isa: Vec<IsaDevice>) -> Self {
         let hole64 = ram.above_4g_start.max(1 << 32) + ram.above_4g;
         Self {
-            oem_id: *b"BOCHS ",
-            oem_table_id: *b"BXPC    ",
+            oem: Oem::default(),
             cpus,
             pm_base: 0x600,
             sci_irq: 9,

@@ -7,15 +7,18 @@ use super::resource::*;
 /// Offset of PIRQRCA in the bridge's configuration space; B to D follow.
 const PIRQ_ROUTES: u64 = 0x60;
 
-/// Appends the contents of the bridge's node called `name`. Devices come newest first, as on the bus.
+/// Appends the contents of the bridge's node called `name`.
 pub fn bridge(name: &str, devices: &[IsaDevice], out: &mut Vec<u8>) {
     OpRegion("P40C", Space::PciConfig, PIRQ_ROUTES, 4).emit(out);
     let routes = [("PRQ0", 8), ("PRQ1", 8), ("PRQ2", 8), ("PRQ3", 8)];
     let region = format!("PCI0.{name}.P40C");
     Scope("\\_SB", Field(&region, Acc::Byte, false, Update::Preserve, &routes)).emit(out);
-    for device in devices.iter().rev() {
-        emit(device, out);
-    }
+    emit_all(devices, out);
+}
+
+/// Appends the devices, newest first.
+pub fn emit_all(devices: &[IsaDevice], out: &mut Vec<u8>) {
+    devices.iter().rev().for_each(|device| emit(device, out));
 }
 
 /// Appends one ISA device.
