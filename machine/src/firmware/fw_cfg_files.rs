@@ -55,6 +55,8 @@ pub mod key {
     pub const FILE_DIR: u16 = 0x19;
     /// First selector of a file.
     pub const FILE_FIRST: u16 = 0x20;
+    /// Tables from `-acpitable` ([`super::super::acpi::user::legacy_item`]).
+    pub const ACPI_TABLES: u16 = 0x8000;
     /// 1: interrupt 0 is on I/O APIC input 2, 32 bits.
     pub const IRQ0_OVERRIDE: u16 = 0x8002;
     /// HPETs.

@@ -37,6 +37,7 @@ fn emit(device: &IsaDevice, out: &mut Vec<u8>) {
             port_device(&format!("LPT{uid}"), EisaId("PNP0400"), *uid, Io(*iobase, 8, 8), *irq, out);
         }
         IsaDevice::Floppy(drives) => floppy(drives, out),
+        IsaDevice::AppleSmc { iobase } => apple_smc(*iobase, out),
         IsaDevice::Pvpanic { iobase } => pvpanic(*iobase, out),
     }
 }
@@ -103,6 +104,16 @@ fn drive_info(unit: u64, typ: FloppyType, out: &mut Vec<u8>) {
     for value in [0xaf, 0x02, 0x25, 0x02, 0x12, 0x1b, 0xff, 0x6c, 0xf6, 0x0f, 0x08] {
         int(out, value);
     }
+}
+
+/// AppleSMC, as macOS looks for it.
+fn apple_smc(iobase: u16, out: &mut Vec<u8>) {
+    let body = (
+        Name("_HID", EisaId("APP0001")),
+        Name("_STA", 0x0bu64),
+        Name("_CRS", Resources((Io(iobase, 1, 0x20), IrqNoFlags(6)))),
+    );
+    Device("SMC", body).emit(out);
 }
 
 /// pvpanic: one port, read for the supported events, written to raise one.

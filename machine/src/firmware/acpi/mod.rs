@@ -20,6 +20,7 @@ pub mod microvm;
 mod pci;
 pub mod resource;
 pub mod tables;
+pub mod user;
 
 pub use blob::{LOADER_FILE, RSDP_FILE, TABLES_FILE};
 pub use config::*;
@@ -49,7 +50,10 @@ pub fn build(cfg: &AcpiConfig) -> AcpiBlobs {
     let facs = blob.data.len();
     tables::facs(&mut blob);
     let dsdt = blob.table(b"DSDT", 1, &cfg.oem, |blob| dsdt::emit(cfg, &mut blob.data));
-    blob.list(|blob| tables::fadt(cfg, facs, dsdt, blob));
+    // A licence table binds its OEM ids to the FADT and the RSDT.
+    let slic = cfg.user_tables.iter().find(|table| table.starts_with(b"SLIC"));
+    let oem = slic.and_then(|table| Oem::of_table(table)).unwrap_or(cfg.oem);
+    blob.list(|blob| tables::fadt(cfg, &oem, facs, dsdt, blob));
     let ioapics = [(tables::IOAPIC_BASE, 0)];
     blob.list(|blob| tables::madt(&cfg.oem, &cfg.cpus, &ioapics, &tables::PC_OVERRIDES, blob));
     if cfg.vmgenid {
@@ -65,7 +69,10 @@ pub fn build(cfg: &AcpiConfig) -> AcpiBlobs {
         }
     }
     blob.list(|blob| tables::waet(cfg, blob));
-    let rsdt = blob.rsdt(&cfg.oem);
+    for table in &cfg.user_tables {
+        blob.list(|blob| blob.data.extend_from_slice(table));
+    }
+    let rsdt = blob.rsdt(&oem);
     let rsdp = blob.rsdp(&cfg.oem, rsdt);
     finish(blob, rsdp)
 }

@@ -24,7 +24,7 @@ pub fn facs(blob: &mut TableBlob) {
 }
 
 /// Appends the FADT (revision 1) that points to the FACS and the DSDT.
-pub fn fadt(cfg: &AcpiConfig, facs: usize, dsdt: usize, blob: &mut TableBlob) {
+pub fn fadt(cfg: &AcpiConfig, oem: &Oem, facs: usize, dsdt: usize, blob: &mut TableBlob) {
     const ACPI_ENABLE: u8 = 0xf1;
     const ACPI_DISABLE: u8 = 0xf0;
     const CMOS_CENTURY: u8 = 0x32;
@@ -32,7 +32,7 @@ pub fn fadt(cfg: &AcpiConfig, facs: usize, dsdt: usize, blob: &mut TableBlob) {
     const FLAGS: u32 = 1 << 0 | 1 << 2 | 1 << 5 | 1 << 7 | 1 << 15;
     // Clustered logical mode is needed from nine CPUs on.
     const FORCE_APIC_CLUSTER: u32 = 1 << 18;
-    blob.table(b"FACP", 1, &cfg.oem, |blob| {
+    blob.table(b"FACP", 1, oem, |blob| {
         blob.pointer(facs);
         blob.pointer(dsdt);
         let out = &mut blob.data;
