@@ -9,12 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rqemu_block::BlockGraph;
 use serde_json::Value;
 
 use crate::accel::{Accel, IrqChip, NoCpu};
-use crate::chardev::{CharId, CharTable};
+use crate::chardev::{CharId, CharTable, MonId};
 use crate::clock::{Clock, ClockKind, Timers};
 use crate::device::{Cx, DevId, Device, DeviceTree, GlobalProp};
+use crate::event_loop::{FdTable, MonInput};
 use crate::irq::{IrqLine, IrqLines, IrqSink};
 use crate::memory::{FlatMaps, IoSpec, Maps, Owner, RamBlock, RamSource, RegionId, RegionKind, RegionTree};
 use crate::net::NetTable;
@@ -79,6 +81,21 @@ pub struct Machine {
     pub rams: Vec<Arc<RamBlock>>,
     /// `-global` and compat values, lowest precedence first.
     pub globals: Vec<GlobalProp>,
+    /// Descriptors that the main loop watches.
+    pub fds: FdTable,
+    /// Input that waits for monitors.
+    pub monitor_inbox: VecDeque<(MonId, MonInput)>,
+    /// Monitors that take no more input for now.
+    pub suspended_monitors: Vec<MonId>,
+    /// Input that waits for the qtest server.
+    pub qtest_inbox: Vec<u8>,
+    pub(crate) chr_again: Vec<CharId>,
+    /// Block nodes and drives.
+    pub block: BlockGraph,
+    /// Completions of block requests on their way to devices.
+    pub(crate) completions: crate::completion::Completions,
+    /// Device that the power button is wired to.
+    pub power_device: Option<DevId>,
     /// Folders searched for firmware files, in order.
     pub firmware_dirs: Vec<PathBuf>,
     effects: VecDeque<Effect>,
@@ -113,6 +130,14 @@ impl Machine {
             events: VecDeque::new(),
             rams: Vec::new(),
             globals: Vec::new(),
+            fds: FdTable::default(),
+            monitor_inbox: VecDeque::new(),
+            suspended_monitors: Vec::new(),
+            qtest_inbox: Vec::new(),
+            chr_again: Vec::new(),
+            block: BlockGraph::new(),
+            completions: Default::default(),
+            power_device: None,
             firmware_dirs: default_firmware_dirs(),
             effects: VecDeque::new(),
             depth: 0,
@@ -362,6 +387,10 @@ impl Machine {
                 }
                 let now = self.clock.now(kind);
                 let Some((dev, id)) = self.timers.pop(kind, now) else { break };
+                if dev == crate::chardev::TIMER_DEV {
+                    self.chr_timer(id);
+                    continue;
+                }
                 self.with_dev(dev, |d, cx| {
                     if let Some(t) = d.timers() {
                         t.expired(cx, id);
@@ -401,6 +430,32 @@ impl Machine {
     /// Asks for power off.
     pub fn request_shutdown(&mut self, cause: Cause) {
         self.run.request_shutdown(cause);
+    }
+
+    /// Whether something waits for the main loop that no descriptor announces.
+    pub fn has_pending_work(&self) -> bool {
+        !self.monitor_inbox.is_empty()
+            || !self.qtest_inbox.is_empty()
+            || !self.chr_again.is_empty()
+            || self.run.requests.any()
+    }
+
+    /// Presses the power button.
+    pub fn power_button(&mut self) {
+        if let Some(dev) = self.power_device {
+            self.with_dev(dev, |d, cx| d.power_button(cx));
+        }
+    }
+
+    /// Resets what a wake-up from suspend resets: CPUs and devices, but not memory.
+    pub fn wakeup_reset(&mut self) {
+        self.reset_devices();
+        self.reset_cpus();
+    }
+
+    /// Puts all CPUs into their reset state. The vCPUs must be parked.
+    pub fn reset_cpus(&mut self) {
+        self.accel.reset_cpus();
     }
 
     /// Resets every device: children before their parents, as the buses nest.
@@ -466,17 +521,6 @@ impl Machine {
             data.insert("path".into(), Value::from(path));
             self.emit("DEVICE_DELETED", Some(Value::Object(data)));
         }
-    }
-
-    /// Writes to a character device; returns how much it took.
-    pub fn chr_write(&mut self, chr: CharId, data: &[u8]) -> usize {
-        self.chardevs.write(chr, data)
-    }
-
-    /// Tells a character device that its front end can take input again.
-    pub fn chr_accept_input(&mut self, chr: CharId) {
-        self.chardevs.accept_input(chr);
-        self.wake_loop();
     }
 }
 
