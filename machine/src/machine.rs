@@ -12,9 +12,10 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use crate::accel::{Accel, IrqChip, NoCpu};
-use crate::chardev::{CharId, CharTable};
+use crate::chardev::{CharId, CharTable, MonId};
 use crate::clock::{Clock, ClockKind, Timers};
 use crate::device::{Cx, DevId, Device, DeviceTree, GlobalProp};
+use crate::event_loop::{FdTable, MonInput};
 use crate::irq::{IrqLine, IrqLines, IrqSink};
 use crate::memory::{FlatMaps, IoSpec, Maps, Owner, RamBlock, RamSource, RegionId, RegionKind, RegionTree};
 use crate::net::NetTable;
@@ -79,6 +80,12 @@ pub struct Machine {
     pub rams: Vec<Arc<RamBlock>>,
     /// `-global` and compat values, lowest precedence first.
     pub globals: Vec<GlobalProp>,
+    /// Descriptors that the main loop watches.
+    pub fds: FdTable,
+    /// Input that waits for monitors.
+    pub monitor_inbox: VecDeque<(MonId, MonInput)>,
+    /// Device that the power button is wired to.
+    pub power_device: Option<DevId>,
     /// Folders searched for firmware files, in order.
     pub firmware_dirs: Vec<PathBuf>,
     effects: VecDeque<Effect>,
@@ -113,6 +120,9 @@ impl Machine {
             events: VecDeque::new(),
             rams: Vec::new(),
             globals: Vec::new(),
+            fds: FdTable::default(),
+            monitor_inbox: VecDeque::new(),
+            power_device: None,
             firmware_dirs: default_firmware_dirs(),
             effects: VecDeque::new(),
             depth: 0,
@@ -401,6 +411,29 @@ impl Machine {
     /// Asks for power off.
     pub fn request_shutdown(&mut self, cause: Cause) {
         self.run.request_shutdown(cause);
+    }
+
+    /// Whether something waits for the main loop that no descriptor announces.
+    pub fn has_pending_work(&self) -> bool {
+        !self.monitor_inbox.is_empty() || self.run.requests.any()
+    }
+
+    /// Presses the power button.
+    pub fn power_button(&mut self) {
+        if let Some(dev) = self.power_device {
+            self.with_dev(dev, |d, cx| d.power_button(cx));
+        }
+    }
+
+    /// Resets what a wake-up from suspend resets: CPUs and devices, but not memory.
+    pub fn wakeup_reset(&mut self) {
+        self.reset_devices();
+        self.reset_cpus();
+    }
+
+    /// Puts all CPUs into their reset state. The vCPUs must be parked.
+    pub fn reset_cpus(&mut self) {
+        self.accel.reset_cpus();
     }
 
     /// Resets every device: children before their parents, as the buses nest.

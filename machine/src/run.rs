@@ -172,6 +172,19 @@ pub struct Requests {
     pub exit: Option<i32>,
 }
 
+impl Requests {
+    /// Whether anything is asked for.
+    pub fn any(&self) -> bool {
+        self.reset.is_some()
+            || self.shutdown.is_some()
+            || self.stop.is_some()
+            || self.exit.is_some()
+            || self.powerdown
+            || self.suspend
+            || self.wakeup
+    }
+}
+
 /// Run state and requests.
 pub struct RunControl {
     state: RunState,
@@ -182,7 +195,9 @@ pub struct RunControl {
     /// vCPU threads.
     pub vcpus: Arc<VcpuControl>,
     waker: Option<Arc<mio::Waker>>,
-    /// Signal number, sender's pid and name when a signal ends the process.
+    /// Exit status of a shutdown.
+    pub exit_code: i32,
+    /// Signal number and sender's pid when a signal ends the process.
     pub killed_by: Option<(i32, i32)>,
 }
 
@@ -194,6 +209,7 @@ impl Default for RunControl {
             actions: Actions::default(),
             vcpus: Arc::default(),
             waker: None,
+            exit_code: 0,
             killed_by: None,
         }
     }

@@ -149,7 +149,9 @@ fn expand(input: &DeriveInput) -> syn::Result<Tokens> {
                 d
             },
         }));
-        sets.push(quote!(#name => { self.#id = crate::qom::PropValue::from_input(owner, name, input)?; Ok(true) }));
+        sets.push(
+            quote!(#name => { self.#id = crate::qom::PropValue::from_input(owner, name, input)?; Ok(true) }),
+        );
         gets.push(quote!(#name => ::core::option::Option::Some(crate::qom::PropGet {
             value: crate::qom::PropValue::to_value(&self.#id),
             text: crate::qom::PropValue::to_qtree(&self.#id),
@@ -161,7 +163,9 @@ fn expand(input: &DeriveInput) -> syn::Result<Tokens> {
             quote!(crate::qom::PropAccess::get_prop(&self.#id, name)),
             quote!(::core::option::Option::Some(<#bty as crate::qom::PropStruct>::PROPS)),
         ),
-        None => (quote!(Ok(false)), quote!(::core::option::Option::None), quote!(::core::option::Option::None)),
+        None => {
+            (quote!(Ok(false)), quote!(::core::option::Option::None), quote!(::core::option::Option::None))
+        }
     };
     let n = infos.len();
     let statics = format_ident!("__PROPS_{}", ty);

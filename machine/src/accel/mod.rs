@@ -65,6 +65,8 @@ pub trait Accel: Send {
     fn irqfd(&mut self, _slot: (DevId, u32), _fd: RawFd, _msg: Option<MsiMessage>) -> bool {
         false
     }
+    /// Puts all CPUs into their reset state (they are parked).
+    fn reset_cpus(&mut self) {}
     /// For code that knows the concrete accelerator.
     fn as_any(&mut self) -> &mut dyn std::any::Any;
 }

@@ -89,6 +89,12 @@ pub trait Device: Any + Send {
     fn timers(&mut self) -> Option<&mut dyn TimerHandler> {
         None
     }
+    /// Event descriptors that the main loop watches for it.
+    fn event_fds(&mut self) -> Option<&mut dyn EventFds> {
+        None
+    }
+    /// The power button was pressed (the machine's power device only).
+    fn power_button(&mut self, _cx: &mut Cx<'_>) {}
     /// Front end of character devices.
     fn chardev(&mut self) -> Option<&mut dyn crate::chardev::CharFrontend> {
         None
@@ -152,6 +158,12 @@ pub trait TimerHandler {
     fn expired(&mut self, cx: &mut Cx<'_>, id: u32);
 }
 
+/// Event descriptors.
+pub trait EventFds {
+    /// Descriptor `id`, registered with [`crate::Machine::watch_device_fd`], was signalled (and is drained).
+    fn signalled(&mut self, cx: &mut Cx<'_>, id: u32);
+}
+
 /// A PCI function.
 pub trait PciFunction {
     /// Its configuration space.
@@ -165,7 +177,7 @@ pub trait PciFunction {
 /// Block completions and media changes.
 pub trait BlockFrontend {
     /// Request `tag`, submitted with the machine's completion sink for this device, is done.
-    fn completed(&mut self, _cx: &mut Cx<'_>, _tag: u64, _result: Result<(), std::io::Error>) {}
+    fn completed(&mut self, _cx: &mut Cx<'_>, _tag: u64, _result: rqemu_block::IoResult) {}
     /// The medium was inserted (`true`) or removed; removable drives only.
     fn media_changed(&mut self, _cx: &mut Cx<'_>, _loaded: bool) {}
     /// Whether the medium can be removed (CD, floppy).
