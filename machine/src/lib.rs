@@ -1,5 +1,27 @@
 //! Machine model of rqemu: objects, accelerators, memory, devices, boards.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+// The derive macro names this crate's items by `crate::`, so it works only inside it.
+pub mod accel;
+pub mod chardev;
+pub mod clock;
+pub mod device;
+pub mod devices;
 pub mod error;
+pub mod event_loop;
+pub mod irq;
+pub mod machine;
+pub mod memory;
+pub mod net;
+pub mod pci;
+pub mod qom;
+pub mod run;
+pub mod shared;
+pub mod spec;
+pub mod state;
+pub mod ui;
+pub mod vcpu;
 
 pub use error::{ErrorClass, QError, QResult};
+pub use machine::Machine;

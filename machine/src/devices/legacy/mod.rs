@@ -1,0 +1,1 @@
+//! PC legacy devices: interrupt controllers, timers, RTC, keyboard, serial, parallel.

@@ -1,0 +1,1 @@
+//! Small devices: debug ports, panic notifier.

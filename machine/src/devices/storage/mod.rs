@@ -1,0 +1,1 @@
+//! Storage controllers: IDE, ATAPI, floppy.

@@ -1,0 +1,72 @@
+//! The explicit, sorted list of classes.
+
+use super::ClassInfo;
+#[allow(unused_imports)]
+use super::Classed;
+
+/// Registers classes; keep the list sorted by class name (a test checks it).
+macro_rules! register_classes {
+    (types { $($t:path),* $(,)? } abstracts { $($name:literal : $parent:expr),* $(,)? }) => {
+        static CONCRETE: &[&ClassInfo] = &[$(<$t as Classed>::CLASS),*];
+        static ABSTRACT: &[ClassInfo] = &[$(ClassInfo::abstract_($name, $parent)),*];
+    };
+}
+
+register_classes! {
+    types {
+    }
+    abstracts {
+        "device": Some("object"),
+        "isa-device": Some("device"),
+        "object": None,
+        "pci-device": Some("device"),
+        "sys-bus-device": Some("device"),
+    }
+}
+
+/// Concrete classes, sorted by name.
+pub static ALL_CLASSES: &[&ClassInfo] = CONCRETE;
+
+/// All classes, concrete and abstract.
+pub fn classes() -> impl Iterator<Item = &'static ClassInfo> {
+    CONCRETE.iter().copied().chain(ABSTRACT.iter())
+}
+
+/// Class by exact name.
+pub fn class_by_name(name: &str) -> Option<&'static ClassInfo> {
+    if let Ok(i) = CONCRETE.binary_search_by(|c| c.name.cmp(name)) {
+        return CONCRETE.get(i).copied();
+    }
+    ABSTRACT.iter().find(|c| c.name == name)
+}
+
+/// Class by name or alias, as `-device` takes it.
+pub fn resolve_device_class(name: &str) -> Option<&'static ClassInfo> {
+    class_by_name(name).or_else(|| CONCRETE.iter().copied().find(|c| c.aliases.contains(&name)))
+}
+
+/// Whether `class` is `ancestor` or derives from it.
+pub fn is_a(class: &ClassInfo, ancestor: &str) -> bool {
+    let mut c = Some(class);
+    while let Some(k) = c {
+        if k.name == ancestor {
+            return true;
+        }
+        c = k.parent.and_then(class_by_name);
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sorted_and_rooted() {
+        assert!(CONCRETE.windows(2).all(|w| w[0].name < w[1].name), "class list is not sorted");
+        assert!(ABSTRACT.windows(2).all(|w| w[0].name < w[1].name), "abstract list is not sorted");
+        for c in classes() {
+            assert!(c.name == "object" || is_a(c, "object"), "{} has an unknown ancestor", c.name);
+        }
+    }
+}
