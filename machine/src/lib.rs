@@ -6,6 +6,8 @@
 pub mod accel;
 pub mod chardev;
 pub mod clock;
+mod completion;
+pub mod cpu;
 pub mod device;
 pub mod devices;
 pub mod error;

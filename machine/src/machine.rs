@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rqemu_block::BlockGraph;
 use serde_json::Value;
 
 use crate::accel::{Accel, IrqChip, NoCpu};
@@ -84,6 +85,15 @@ pub struct Machine {
     pub fds: FdTable,
     /// Input that waits for monitors.
     pub monitor_inbox: VecDeque<(MonId, MonInput)>,
+    /// Monitors that take no more input for now.
+    pub suspended_monitors: Vec<MonId>,
+    /// Input that waits for the qtest server.
+    pub qtest_inbox: Vec<u8>,
+    pub(crate) chr_again: Vec<CharId>,
+    /// Block nodes and drives.
+    pub block: BlockGraph,
+    /// Completions of block requests on their way to devices.
+    pub(crate) completions: crate::completion::Completions,
     /// Device that the power button is wired to.
     pub power_device: Option<DevId>,
     /// Folders searched for firmware files, in order.
@@ -122,6 +132,11 @@ impl Machine {
             globals: Vec::new(),
             fds: FdTable::default(),
             monitor_inbox: VecDeque::new(),
+            suspended_monitors: Vec::new(),
+            qtest_inbox: Vec::new(),
+            chr_again: Vec::new(),
+            block: BlockGraph::new(),
+            completions: Default::default(),
             power_device: None,
             firmware_dirs: default_firmware_dirs(),
             effects: VecDeque::new(),
@@ -372,6 +387,10 @@ impl Machine {
                 }
                 let now = self.clock.now(kind);
                 let Some((dev, id)) = self.timers.pop(kind, now) else { break };
+                if dev == crate::chardev::TIMER_DEV {
+                    self.chr_timer(id);
+                    continue;
+                }
                 self.with_dev(dev, |d, cx| {
                     if let Some(t) = d.timers() {
                         t.expired(cx, id);
@@ -415,7 +434,10 @@ impl Machine {
 
     /// Whether something waits for the main loop that no descriptor announces.
     pub fn has_pending_work(&self) -> bool {
-        !self.monitor_inbox.is_empty() || self.run.requests.any()
+        !self.monitor_inbox.is_empty()
+            || !self.qtest_inbox.is_empty()
+            || !self.chr_again.is_empty()
+            || self.run.requests.any()
     }
 
     /// Presses the power button.
@@ -499,17 +521,6 @@ impl Machine {
             data.insert("path".into(), Value::from(path));
             self.emit("DEVICE_DELETED", Some(Value::Object(data)));
         }
-    }
-
-    /// Writes to a character device; returns how much it took.
-    pub fn chr_write(&mut self, chr: CharId, data: &[u8]) -> usize {
-        self.chardevs.write(chr, data)
-    }
-
-    /// Tells a character device that its front end can take input again.
-    pub fn chr_accept_input(&mut self, chr: CharId) {
-        self.chardevs.accept_input(chr);
-        self.wake_loop();
     }
 }
 

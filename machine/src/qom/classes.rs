@@ -14,12 +14,19 @@ macro_rules! register_classes {
 
 register_classes! {
     types {
+        crate::devices::chipset::piix3::Piix3Props,
+        crate::devices::chipset::fw_cfg::FwCfgIoProps,
+        crate::devices::chipset::i440fx::I440fxProps,
+        crate::devices::chipset::i440fx::I440fxHostProps,
     }
     abstracts {
         "device": Some("object"),
+        "fw_cfg": Some("sys-bus-device"),
         "isa-device": Some("device"),
         "object": None,
         "pci-device": Some("device"),
+        "pci-host-bridge": Some("sys-bus-device"),
+        "pci-piix3": Some("pci-device"),
         "sys-bus-device": Some("device"),
     }
 }
