@@ -12,6 +12,7 @@ pub mod device;
 pub mod devices;
 pub mod error;
 pub mod event_loop;
+pub mod firmware;
 pub mod irq;
 pub mod machine;
 pub mod memory;

@@ -342,3 +342,37 @@ impl Backend for Pty {
         self
     }
 }
+
+/// A back end of unit tests: keeps what was written, takes as much as `room` says.
+#[cfg(test)]
+pub struct TestChar {
+    /// What was written.
+    pub out: Vec<u8>,
+    /// How many more bytes it takes.
+    pub room: usize,
+}
+
+#[cfg(test)]
+impl Backend for TestChar {
+    fn kind(&self) -> &'static str {
+        "test"
+    }
+    fn filename(&self) -> String {
+        "test".into()
+    }
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let n = data.len().min(self.room);
+        self.room -= n;
+        self.out.extend_from_slice(&data[..n]);
+        Ok(n)
+    }
+    fn read(&mut self, _buf: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+    fn fd(&self) -> Option<RawFd> {
+        None
+    }
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}

@@ -12,6 +12,8 @@ mod table;
 mod telnet;
 
 pub use backend::Backend;
+#[cfg(test)]
+pub use files::TestChar;
 pub use open::BackendInfo;
 pub(crate) use table::TIMER_DEV;
 pub use table::{CharInfo, CharTable};
@@ -37,6 +39,15 @@ pub enum FrontendRef {
     Qtest,
     /// A multiplexer on top of this device.
     Mux(CharId),
+}
+
+/// Why a front end did not get its character device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// There is none of that name.
+    NotFound,
+    /// Another front end has it.
+    InUse,
 }
 
 /// Things that happen to a character device besides data.

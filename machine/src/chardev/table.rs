@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use super::backend::Backend;
 use super::mux::{Key, Mux, MAX_FRONTENDS};
 use super::open::open;
-use super::{CharEvent, CharId, FrontendRef};
+use super::{CharEvent, CharId, ConnectError, FrontendRef};
 use crate::clock::ClockKind;
 use crate::device::DevId;
 use crate::event_loop::{FdHandler, FdToken, MonInput, Ready};
@@ -38,6 +38,26 @@ struct Chardev {
     conn: Option<FdToken>,
     listen: Option<FdToken>,
     log: Option<File>,
+}
+
+impl Chardev {
+    fn new(label: &str, kind: Kind) -> Self {
+        Self {
+            label: label.to_string(),
+            open: match &kind {
+                Kind::Plain(b) => b.open_at_start(),
+                Kind::Mux(_) => true,
+            },
+            kind,
+            frontend: None,
+            frontend_open: false,
+            readable: false,
+            blocked: false,
+            conn: None,
+            listen: None,
+            log: None,
+        }
+    }
 }
 
 /// A character device as `query-chardev` shows it.
@@ -193,21 +213,8 @@ impl Machine {
                 .open(p);
             o.map_err(|e| qerr!("Unable to open logfile {p}: {}", crate::error::strerror(&e)))
         });
-        let c = Chardev {
-            label: spec.id.clone(),
-            open: match &kind {
-                Kind::Plain(b) => b.open_at_start(),
-                Kind::Mux(_) => true,
-            },
-            kind,
-            frontend: None,
-            frontend_open: false,
-            readable: false,
-            blocked: false,
-            conn: None,
-            listen: None,
-            log: log.transpose()?,
-        };
+        let mut c = Chardev::new(&spec.id, kind);
+        c.log = log.transpose()?;
         let slot = self.chardevs.list.iter().position(Option::is_none).unwrap_or(self.chardevs.list.len());
         let id = CharId(slot as u32);
         if slot == self.chardevs.list.len() {
@@ -301,8 +308,10 @@ impl Machine {
                 if old != last {
                     self.chr_mux_event(id, old, CharEvent::MuxOut);
                 }
-                self.chr_event_to(frontend, CharEvent::Opened);
-                self.chr_mux_event(id, last, CharEvent::MuxIn);
+                self.chr_later_call(move |m| {
+                    m.chr_event_to(frontend, CharEvent::Opened);
+                    m.chr_mux_event(id, last, CharEvent::MuxIn);
+                });
             }
             Kind::Plain(_) => {
                 if c.frontend.is_some() {
@@ -311,12 +320,40 @@ impl Machine {
                 c.frontend = Some(frontend);
                 c.frontend_open = true;
                 if c.open {
-                    self.chr_event_to(frontend, CharEvent::Opened);
+                    self.chr_later_call(move |m| m.chr_event_to(frontend, CharEvent::Opened));
                 }
             }
         }
-        self.chr_pump(id);
+        self.chr_later_call(move |m| m.chr_pump(id));
         Ok(())
+    }
+
+    /// Runs `f` when no device is being called: a front end that connects while it is realized is not in its slot yet.
+    fn chr_later_call(&mut self, f: impl FnOnce(&mut Machine) + Send + 'static) {
+        self.push_effect(crate::machine::Effect::Call(Box::new(f)));
+        self.settle_if_idle();
+    }
+
+    /// Connects a front end to the character device of that name.
+    pub fn chr_connect_name(&mut self, name: &str, frontend: FrontendRef) -> Result<CharId, ConnectError> {
+        let id = self.chardevs.find(name).ok_or(ConnectError::NotFound)?;
+        self.chr_connect(id, frontend).map_err(|_| ConnectError::InUse)?;
+        Ok(id)
+    }
+
+    /// Adds a back end of unit tests that takes everything.
+    #[cfg(test)]
+    pub fn add_test_char(&mut self, name: &str) -> CharId {
+        let backend = super::files::TestChar { out: Vec::new(), room: usize::MAX };
+        self.chardevs.list.push(Some(Chardev::new(name, Kind::Plain(Box::new(backend)))));
+        CharId(self.chardevs.list.len() as u32 - 1)
+    }
+
+    /// The back end of unit tests of that name.
+    #[cfg(test)]
+    pub fn test_char<R>(&mut self, name: &str, f: impl FnOnce(&mut super::files::TestChar) -> R) -> R {
+        let id = self.chardevs.find(name).unwrap();
+        self.chardevs.with_backend(id, f).unwrap()
     }
 
     /// Sets whether the front end of `id` counts as open (virtio-serial ports open and close).

@@ -18,6 +18,9 @@ register_classes! {
         crate::devices::chipset::fw_cfg::FwCfgIoProps,
         crate::devices::chipset::i440fx::I440fxProps,
         crate::devices::chipset::i440fx::I440fxHostProps,
+        crate::devices::legacy::serial::IsaSerialProps,
+        crate::devices::legacy::serial::PciSerialProps,
+        crate::devices::legacy::serial::SerialProps,
     }
     abstracts {
         "device": Some("object"),
