@@ -192,10 +192,12 @@ fn smbus_as_qemu() {
     );
     p.script("b103>1=80 b102>1=54 b100<1 b100<1 b105<1 b100>1=ff b100<1");
     // Block write and read back.
+    p.script("b104>1=a8 b103>1=10 b105>1=3 b107>1=7 b107>1=8 b107>1=9 b102>1=54 b100<1 b100<1 b100>1=ff");
     p.script(
-        "b104>1=a8 b103>1=10 b105>1=3 b102<1 b107>1=7 b107>1=8 b107>1=9 b102>1=54 b100<1 b100<1 b100>1=ff",
+        "b104>1=a9 b105>1=0 b102>1=54 b100<1 b100<1 b105<1 b102<1 b107<1 b107<1 b107<1 b107<1 b100>1=ff",
     );
-    p.script("b104>1=a9 b105>1=0 b102>1=54 b100<1 b100<1 b105<1 b102<1 b107<1 b107<1 b107<1 b100>1=ff");
+    // Four bytes in the buffer, three announced.
+    p.script("b104>1=a8 b107>1=7 b107>1=8 b107>1=9 b102>1=54 b100<1 b100<1 b100>1=ff");
     // Moved by its base register.
     p.script("cf8>4=80000b90 cfc>2=c101 b100<1 c100<1 c10d<1");
 }
