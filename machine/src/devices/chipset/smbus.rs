@@ -161,7 +161,6 @@ impl SmbusHost {
                     let n = if n > BLOCK { 0 } else { n };
                     me.block[..n].fill_with(|| e.next());
                     me.data0 = n as u8;
-                    me.index = 0;
                 }
                 _ => return None,
             }
