@@ -9,9 +9,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rqemu_block::BlockGraph;
 use serde_json::Value;
 
+use crate::accel::kvm::VcpuConfig;
 use crate::accel::{Accel, IrqChip, NoCpu};
+use crate::boards::MachineObject;
+use crate::builder::MachineInfo;
 use crate::chardev::{CharId, CharTable, MonId};
 use crate::clock::{Clock, ClockKind, Timers};
 use crate::device::{Cx, DevId, Device, DeviceTree, GlobalProp};
@@ -62,6 +66,8 @@ pub struct Machine {
     pub gsi_sinks: Vec<Vec<IrqSink>>,
     /// Clocks.
     pub clock: Clock,
+    /// `-rtc`: what real-time clocks start from and run on.
+    pub rtc: crate::spec::RtcSpec,
     /// Device timers.
     pub timers: Timers,
     /// The accelerator.
@@ -84,6 +90,25 @@ pub struct Machine {
     pub fds: FdTable,
     /// Input that waits for monitors.
     pub monitor_inbox: VecDeque<(MonId, MonInput)>,
+    /// Monitors that take no more input for now.
+    pub suspended_monitors: Vec<MonId>,
+    /// Input that waits for the qtest server.
+    pub qtest_inbox: Vec<u8>,
+    pub(crate) chr_again: Vec<CharId>,
+    /// Block nodes and drives.
+    pub block: BlockGraph,
+    /// Completions of block requests on their way to devices.
+    pub(crate) completions: crate::completion::Completions,
+    /// Machine type and properties.
+    pub board: Option<MachineObject>,
+    /// Facts for queries.
+    pub info: MachineInfo,
+    /// The board's RAM.
+    pub main_ram: Option<Arc<RamBlock>>,
+    /// vCPUs to create (between board and accelerator start).
+    pub(crate) cpu_configs: Option<Vec<VcpuConfig>>,
+    /// Construction is over: from now on devices are hot-plugged.
+    pub ready: bool,
     /// Device that the power button is wired to.
     pub power_device: Option<DevId>,
     /// Folders searched for firmware files, in order.
@@ -111,6 +136,7 @@ impl Machine {
             isa_irqs: Vec::new(),
             gsi_sinks: Vec::new(),
             clock: Clock::default(),
+            rtc: crate::spec::RtcSpec::default(),
             timers: Timers::default(),
             accel: Box::new(NoCpu),
             pci: PciBuses::default(),
@@ -122,6 +148,16 @@ impl Machine {
             globals: Vec::new(),
             fds: FdTable::default(),
             monitor_inbox: VecDeque::new(),
+            suspended_monitors: Vec::new(),
+            qtest_inbox: Vec::new(),
+            chr_again: Vec::new(),
+            block: BlockGraph::new(),
+            completions: Default::default(),
+            board: None,
+            info: MachineInfo::default(),
+            main_ram: None,
+            cpu_configs: None,
+            ready: false,
             power_device: None,
             firmware_dirs: default_firmware_dirs(),
             effects: VecDeque::new(),
@@ -254,7 +290,19 @@ impl Machine {
         readonly: bool,
         dev: Option<DevId>,
     ) -> QResult<RegionId> {
-        let block = Arc::new(RamBlock::new(name, size, RamSource::Anonymous).map_err(|e| qerr!("{e}"))?);
+        self.new_ram_from(name, size, readonly, dev, RamSource::Anonymous)
+    }
+
+    /// Makes a RAM region from a given source.
+    pub fn new_ram_from(
+        &mut self,
+        name: &'static str,
+        size: u64,
+        readonly: bool,
+        dev: Option<DevId>,
+        source: RamSource,
+    ) -> QResult<RegionId> {
+        let block = Arc::new(RamBlock::new(name, size, source).map_err(|e| qerr!("{e}"))?);
         self.rams.push(block.clone());
         Ok(self.mem.add(name, u128::from(size), RegionKind::Ram { block, readonly }, dev))
     }
@@ -372,6 +420,10 @@ impl Machine {
                 }
                 let now = self.clock.now(kind);
                 let Some((dev, id)) = self.timers.pop(kind, now) else { break };
+                if dev == crate::chardev::TIMER_DEV {
+                    self.chr_timer(id);
+                    continue;
+                }
                 self.with_dev(dev, |d, cx| {
                     if let Some(t) = d.timers() {
                         t.expired(cx, id);
@@ -415,7 +467,10 @@ impl Machine {
 
     /// Whether something waits for the main loop that no descriptor announces.
     pub fn has_pending_work(&self) -> bool {
-        !self.monitor_inbox.is_empty() || self.run.requests.any()
+        !self.monitor_inbox.is_empty()
+            || !self.qtest_inbox.is_empty()
+            || !self.chr_again.is_empty()
+            || self.run.requests.any()
     }
 
     /// Presses the power button.
@@ -502,17 +557,6 @@ impl Machine {
             data.insert("path".into(), Value::from(path));
             self.emit("DEVICE_DELETED", Some(Value::Object(data)));
         }
-    }
-
-    /// Writes to a character device; returns how much it took.
-    pub fn chr_write(&mut self, chr: CharId, data: &[u8]) -> usize {
-        self.chardevs.write(chr, data)
-    }
-
-    /// Tells a character device that its front end can take input again.
-    pub fn chr_accept_input(&mut self, chr: CharId) {
-        self.chardevs.accept_input(chr);
-        self.wake_loop();
     }
 }
 

@@ -19,6 +19,10 @@ register_classes! {
         crate::devices::chipset::fw_cfg::FwCfgIoProps,
         crate::devices::chipset::i440fx::I440fxProps,
         crate::devices::chipset::i440fx::I440fxHostProps,
+        crate::devices::legacy::serial::IsaSerialProps,
+        crate::devices::legacy::rtc::Mc146818Props,
+        crate::devices::legacy::serial::PciSerialProps,
+        crate::devices::legacy::serial::SerialProps,
         crate::devices::chipset::smbus::SmbusEepromProps,
     }
     abstracts {
