@@ -12,6 +12,7 @@ mod completion;
 pub mod cpu;
 pub mod device;
 pub mod devices;
+pub mod direct;
 pub mod error;
 pub mod event_loop;
 pub mod firmware;
