@@ -1,7 +1,9 @@
 //! What is compared, area by area.
 
+pub mod boot;
 pub mod cmdlines;
 pub mod errors;
+pub mod guests;
 pub mod help;
 pub mod machines;
 pub mod rewrite;
@@ -55,6 +57,17 @@ pub const AREAS: &[Area] = &[
     Area { name: "schema", about: "commands, events and options that introspection shows", run: schema::run },
     Area { name: "qom", about: "object tree, device tree, memory map", run: machines::qom },
     Area { name: "pci", about: "PCI functions of several configurations", run: machines::pci },
+    Area {
+        name: "guests",
+        about: "own bare-metal guests under KVM: what they print, how they end",
+        run: guests::run,
+    },
+    Area {
+        name: "hardware",
+        about: "CPUID, MSRs, PCI, fw_cfg and ACPI as a guest sees them",
+        run: guests::hardware,
+    },
+    Area { name: "boot", about: "SeaBIOS and GRUB under KVM: text and screen", run: boot::run },
 ];
 
 impl Area {
