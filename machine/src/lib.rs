@@ -20,6 +20,7 @@ pub mod machine;
 pub mod memory;
 pub mod net;
 pub mod pci;
+pub mod process;
 pub mod qom;
 pub mod run;
 pub mod shared;
