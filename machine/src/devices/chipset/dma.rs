@@ -170,8 +170,7 @@ impl I8257 {
         }
     }
 
-    /// Returns whether a channel may have become ready.
-    fn write_control(&mut self, offset: u64, v: u8) -> bool {
+    fn write_control(&mut self, offset: u64, v: u8) {
         let ch = v & 3;
         match offset >> self.shift {
             0 => self.command = v,
@@ -186,7 +185,6 @@ impl I8257 {
             7 => self.mask = v,
             _ => {}
         }
-        true
     }
 
     /// Master clear.
@@ -245,14 +243,14 @@ impl IoHandler for I8257 {
         let (v, page) = (value as u8, PAGE_CHANNEL[(offset as usize + (region >> 8) as usize) & 7]);
         match (region & 0xff, page) {
             (TAG_CHANNELS, _) => self.write_channel(offset, v),
-            (TAG_CONTROL, _) => {
-                if self.write_control(offset, v) && self.ready(0).is_some() {
-                    schedule(cx.m, cx.dev);
-                }
-            }
+            (TAG_CONTROL, _) => self.write_control(offset, v),
             (TAG_PAGE, Some(c)) => self.channels[c].page = v,
             (TAG_PAGE_HIGH, Some(c)) => self.channels[c].page_high = v,
             _ => {}
+        }
+        // The write may have unmasked a channel that waits.
+        if region == TAG_CONTROL && self.ready(0).is_some() {
+            schedule(cx.m, cx.dev);
         }
     }
 }
