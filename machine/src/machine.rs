@@ -359,6 +359,7 @@ impl Machine {
             Owner::MsixTable(dev) => self.msix_table_read(dev, offset, size),
             Owner::MsixPba(dev) => self.msix_pba_read(dev, offset, size),
             Owner::Kernel => 0,
+            Owner::Nobody => mask(size),
         }
     }
 
@@ -372,7 +373,7 @@ impl Machine {
                 });
             }
             Owner::MsixTable(dev) => self.msix_table_write(dev, offset, size, value),
-            Owner::MsixPba(_) | Owner::Kernel => {}
+            Owner::MsixPba(_) | Owner::Kernel | Owner::Nobody => {}
         }
     }
 
