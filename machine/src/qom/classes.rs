@@ -14,9 +14,12 @@ macro_rules! register_classes {
 
 register_classes! {
     types {
+        crate::devices::legacy::i8042::I8042Props,
         crate::devices::legacy::serial::IsaSerialProps,
         crate::devices::legacy::rtc::Mc146818Props,
         crate::devices::legacy::serial::PciSerialProps,
+        crate::devices::legacy::i8042::Ps2KbdProps,
+        crate::devices::legacy::i8042::Ps2MouseProps,
         crate::devices::legacy::serial::SerialProps,
     }
     abstracts {
@@ -24,6 +27,7 @@ register_classes! {
         "isa-device": Some("device"),
         "object": None,
         "pci-device": Some("device"),
+        "ps2-device": Some("sys-bus-device"),
         "sys-bus-device": Some("device"),
     }
 }

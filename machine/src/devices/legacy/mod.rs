@@ -1,5 +1,6 @@
 //! PC legacy devices: interrupt controllers, timers, RTC, keyboard, serial, parallel.
 
+pub mod i8042;
 #[cfg(test)]
 mod oracle;
 pub mod part;
