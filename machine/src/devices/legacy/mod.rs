@@ -3,6 +3,7 @@
 pub mod i8042;
 #[cfg(test)]
 mod oracle;
+pub mod keys;
 pub mod part;
 pub mod rtc;
 pub mod serial;
