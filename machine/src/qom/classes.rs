@@ -15,6 +15,8 @@ macro_rules! register_classes {
 register_classes! {
     types {
         crate::devices::legacy::i8042::I8042Props,
+        crate::devices::legacy::pit::pcspk::PcspkProps,
+        crate::devices::legacy::pit::IsaPitProps,
         crate::devices::legacy::serial::IsaSerialProps,
         crate::devices::legacy::rtc::Mc146818Props,
         crate::devices::legacy::serial::PciSerialProps,
@@ -27,6 +29,7 @@ register_classes! {
         "isa-device": Some("device"),
         "object": None,
         "pci-device": Some("device"),
+        "pit-common": Some("isa-device"),
         "ps2-device": Some("sys-bus-device"),
         "sys-bus-device": Some("device"),
     }
