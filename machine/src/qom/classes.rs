@@ -28,6 +28,14 @@ register_classes! {
         crate::devices::misc::port92::Port92Props,
         crate::devices::misc::pvpanic::PvpanicProps,
         crate::devices::misc::pvpanic::PvpanicPciProps,
+        crate::devices::legacy::i8042::I8042Props,
+        crate::devices::legacy::pit::pcspk::PcspkProps,
+        crate::devices::legacy::pit::IsaPitProps,
+        crate::devices::legacy::serial::IsaSerialProps,
+        crate::devices::legacy::rtc::Mc146818Props,
+        crate::devices::legacy::serial::PciSerialProps,
+        crate::devices::legacy::i8042::Ps2KbdProps,
+        crate::devices::legacy::i8042::Ps2MouseProps,
         crate::devices::legacy::serial::SerialProps,
         crate::devices::chipset::smbus::SmbusEepromProps,
         crate::devices::misc::vmcoreinfo::VmcoreinfoProps,
@@ -43,6 +51,8 @@ register_classes! {
         "pci-host-bridge": Some("sys-bus-device"),
         "pci-piix3": Some("pci-device"),
         "smbus-device": Some("i2c-slave"),
+        "pit-common": Some("isa-device"),
+        "ps2-device": Some("sys-bus-device"),
         "sys-bus-device": Some("device"),
     }
 }
