@@ -14,12 +14,18 @@ macro_rules! register_classes {
 
 register_classes! {
     types {
+        crate::devices::storage::ide::IdeCdProps,
+        crate::devices::storage::ide::IdeHdProps,
+        crate::devices::storage::ide::Piix3IdeProps,
+        crate::devices::storage::ide::Piix4IdeProps,
     }
     abstracts {
         "device": Some("object"),
+        "ide-device": Some("device"),
         "isa-device": Some("device"),
         "object": None,
         "pci-device": Some("device"),
+        "pci-ide": Some("pci-device"),
         "sys-bus-device": Some("device"),
     }
 }
