@@ -50,6 +50,18 @@ register_classes! {
         "pit-common": Some("isa-device"),
         "ps2-device": Some("sys-bus-device"),
         "smbus-device": Some("i2c-slave"),
+        crate::devices::storage::ide::IdeCdProps,
+        crate::devices::storage::ide::IdeHdProps,
+        crate::devices::storage::ide::Piix3IdeProps,
+        crate::devices::storage::ide::Piix4IdeProps,
+    }
+    abstracts {
+        "device": Some("object"),
+        "ide-device": Some("device"),
+        "isa-device": Some("device"),
+        "object": None,
+        "pci-device": Some("device"),
+        "pci-ide": Some("pci-device"),
         "sys-bus-device": Some("device"),
     }
 }
