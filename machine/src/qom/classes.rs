@@ -50,10 +50,6 @@ register_classes! {
         "pit-common": Some("isa-device"),
         "ps2-device": Some("sys-bus-device"),
         "smbus-device": Some("i2c-slave"),
-        crate::devices::storage::ide::IdeCdProps,
-        crate::devices::storage::ide::IdeHdProps,
-        crate::devices::storage::ide::Piix3IdeProps,
-        crate::devices::storage::ide::Piix4IdeProps,
     }
     abstracts {
         "device": Some("object"),
