@@ -4,6 +4,8 @@
 
 // The derive macro names this crate's items by `crate::`, so it works only inside it.
 pub mod accel;
+pub mod boards;
+pub mod builder;
 pub mod chardev;
 pub mod clock;
 mod completion;

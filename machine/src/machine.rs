@@ -12,7 +12,10 @@ use std::time::SystemTime;
 use rqemu_block::BlockGraph;
 use serde_json::Value;
 
+use crate::accel::kvm::VcpuConfig;
 use crate::accel::{Accel, IrqChip, NoCpu};
+use crate::boards::MachineObject;
+use crate::builder::MachineInfo;
 use crate::chardev::{CharId, CharTable, MonId};
 use crate::clock::{Clock, ClockKind, Timers};
 use crate::device::{Cx, DevId, Device, DeviceTree, GlobalProp};
@@ -63,6 +66,8 @@ pub struct Machine {
     pub gsi_sinks: Vec<Vec<IrqSink>>,
     /// Clocks.
     pub clock: Clock,
+    /// `-rtc`: what real-time clocks start from and run on.
+    pub rtc: crate::spec::RtcSpec,
     /// Device timers.
     pub timers: Timers,
     /// The accelerator.
@@ -94,6 +99,16 @@ pub struct Machine {
     pub block: BlockGraph,
     /// Completions of block requests on their way to devices.
     pub(crate) completions: crate::completion::Completions,
+    /// Machine type and properties.
+    pub board: Option<MachineObject>,
+    /// Facts for queries.
+    pub info: MachineInfo,
+    /// The board's RAM.
+    pub main_ram: Option<Arc<RamBlock>>,
+    /// vCPUs to create (between board and accelerator start).
+    pub(crate) cpu_configs: Option<Vec<VcpuConfig>>,
+    /// Construction is over: from now on devices are hot-plugged.
+    pub ready: bool,
     /// Device that the power button is wired to.
     pub power_device: Option<DevId>,
     /// Folders searched for firmware files, in order.
@@ -121,6 +136,7 @@ impl Machine {
             isa_irqs: Vec::new(),
             gsi_sinks: Vec::new(),
             clock: Clock::default(),
+            rtc: crate::spec::RtcSpec::default(),
             timers: Timers::default(),
             accel: Box::new(NoCpu),
             pci: PciBuses::default(),
@@ -137,6 +153,11 @@ impl Machine {
             chr_again: Vec::new(),
             block: BlockGraph::new(),
             completions: Default::default(),
+            board: None,
+            info: MachineInfo::default(),
+            main_ram: None,
+            cpu_configs: None,
+            ready: false,
             power_device: None,
             firmware_dirs: default_firmware_dirs(),
             effects: VecDeque::new(),
@@ -269,7 +290,19 @@ impl Machine {
         readonly: bool,
         dev: Option<DevId>,
     ) -> QResult<RegionId> {
-        let block = Arc::new(RamBlock::new(name, size, RamSource::Anonymous).map_err(|e| qerr!("{e}"))?);
+        self.new_ram_from(name, size, readonly, dev, RamSource::Anonymous)
+    }
+
+    /// Makes a RAM region from a given source.
+    pub fn new_ram_from(
+        &mut self,
+        name: &'static str,
+        size: u64,
+        readonly: bool,
+        dev: Option<DevId>,
+        source: RamSource,
+    ) -> QResult<RegionId> {
+        let block = Arc::new(RamBlock::new(name, size, source).map_err(|e| qerr!("{e}"))?);
         self.rams.push(block.clone());
         Ok(self.mem.add(name, u128::from(size), RegionKind::Ram { block, readonly }, dev))
     }
@@ -451,6 +484,9 @@ impl Machine {
     pub fn wakeup_reset(&mut self) {
         self.reset_devices();
         self.reset_cpus();
+        if let Some(dev) = self.power_device {
+            self.with_dev(dev, |d, cx| d.woken(cx));
+        }
     }
 
     /// Puts all CPUs into their reset state. The vCPUs must be parked.

@@ -149,6 +149,11 @@ impl CharTable {
         }
     }
 
+    /// Path of the other side of a pseudo-terminal.
+    pub fn pty_path(&mut self, id: CharId) -> Option<String> {
+        self.with_backend(id, |p: &mut super::files::Pty| p.path.clone())
+    }
+
     fn log(c: &mut Chardev, data: &[u8]) {
         if let Some(l) = &mut c.log {
             // A full disk must not stop the guest's console.

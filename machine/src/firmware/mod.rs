@@ -1,4 +1,10 @@
 //! Firmware tables and fw_cfg contents: pure functions from plain configuration to bytes.
+//!
+//! [`acpi`] and [`smbios`] build the tables, [`fw_cfg_files`] the other fw_cfg items, [`linux_boot`] the items of
+//! a Linux kernel, and [`direct_boot`] puts tables into guest memory when there is no firmware to do it.
 
 pub mod acpi;
+pub mod direct_boot;
+pub mod fw_cfg_files;
+pub mod linux_boot;
 pub mod smbios;

@@ -257,6 +257,16 @@ impl RegionTree {
         }
     }
 
+    /// Changes size and access sizes of an I/O region.
+    pub fn set_io(&mut self, id: RegionId, new_size: u128, new_spec: IoSpec) {
+        if let Some(Region { kind: RegionKind::Io { spec, .. }, size, .. }) = self.get_mut(id) {
+            if (*size, *spec) != (new_size, new_spec) {
+                (*size, *spec) = (new_size, new_spec);
+                self.dirty = true;
+            }
+        }
+    }
+
     /// Makes a RAM region writable or not.
     pub fn set_readonly(&mut self, id: RegionId, ro: bool) {
         if let Some(Region { kind: RegionKind::Ram { readonly, .. }, .. }) = self.get_mut(id) {

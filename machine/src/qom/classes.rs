@@ -15,21 +15,26 @@ macro_rules! register_classes {
 register_classes! {
     types {
         crate::devices::chipset::piix3::Piix3Props,
+        crate::devices::chipset::piix4_pm::Piix4PmProps,
         crate::devices::chipset::fw_cfg::FwCfgIoProps,
         crate::devices::chipset::i440fx::I440fxProps,
         crate::devices::chipset::i440fx::I440fxHostProps,
         crate::devices::legacy::serial::IsaSerialProps,
+        crate::devices::legacy::rtc::Mc146818Props,
         crate::devices::legacy::serial::PciSerialProps,
         crate::devices::legacy::serial::SerialProps,
+        crate::devices::chipset::smbus::SmbusEepromProps,
     }
     abstracts {
         "device": Some("object"),
         "fw_cfg": Some("sys-bus-device"),
+        "i2c-slave": Some("device"),
         "isa-device": Some("device"),
         "object": None,
         "pci-device": Some("device"),
         "pci-host-bridge": Some("sys-bus-device"),
         "pci-piix3": Some("pci-device"),
+        "smbus-device": Some("i2c-slave"),
         "sys-bus-device": Some("device"),
     }
 }

@@ -183,8 +183,8 @@ fn no_smm() {
 #[test]
 fn oem_ids() {
     let mut cfg = bare();
-    cfg.oem_id = *b"ABC\0\0\0";
-    cfg.oem_table_id = *b"DEFGH\0\0\0";
+    cfg.oem.id = *b"ABC\0\0\0";
+    cfg.oem.table_id = *b"DEFGH\0\0\0";
     compare(&["-nodefaults", "-machine", "x-oem-id=ABC,x-oem-table-id=DEFGH"], &cfg);
 }
 
@@ -382,4 +382,67 @@ fn memory_hotplug() {
     cfg.memory_hotplug = Some(area);
     cfg.pci_hole64 = Some(default_hole64(area.base + area.len));
     compare(&["-nodefaults", "-m", "1G,slots=3,maxmem=4G"], &cfg);
+}
+
+#[test]
+fn apple_smc() {
+    let mut cfg = bare();
+    cfg.isa.push(IsaDevice::AppleSmc { iobase: 0x300 });
+    compare(&["-nodefaults", "-device", "isa-applesmc,osk=none"], &cfg);
+}
+
+#[test]
+fn user_tables_and_a_licence_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("table");
+    std::fs::write(
+        &path,
+        [&b"OEM1\x3c\0\0\0\x01\0OEMIDXOEMTABLE\x07\0\0\0CRTR\x09\0\0\0"[..], &[7; 24]].concat(),
+    )
+    .unwrap();
+    let path = path.display();
+    let options = [
+        format!("file={path}"),
+        format!("sig=SLIC,file={path}"),
+        format!("sig=ABCD,data={path}:{path},oem_id=FOO,oem_table_id=BARBARBARB,oem_rev=0x12345678,rev=3"),
+        format!("data={path},asl_compiler_id=XY,asl_compiler_rev=9"),
+        format!("data={path}"),
+    ];
+    let mut args = vec!["-nodefaults"];
+    let mut cfg = bare();
+    for option in &options {
+        args.extend(["-acpitable", option.as_str()]);
+        let pairs: Vec<_> =
+            option.split(',').filter_map(|p| p.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect();
+        cfg.user_tables.push(user::user_table(&pairs).unwrap().table);
+    }
+    compare(&args, &cfg);
+    if !skip_without_qemu() {
+        let ours = user::legacy_item(&cfg.user_tables);
+        assert_eq!(Qtest::start(QEMU, &args).unwrap().fw_cfg(0x8000, ours.len()), ours);
+    }
+}
+
+/// The guest places a 64-bit BAR (BAR 4 of a modern virtio function) above 4 GiB.
+#[test]
+fn programmed_bars_move_the_64_bit_window() {
+    const DEVFN: u8 = 5 << 3;
+    for base in [0x1_4000_0000u64, 0x1_5555_0000, 0x80_0000_0000] {
+        let mut cfg = bare();
+        cfg.pci.functions.push(plain(5));
+        cfg.pci_hole64 = Some(hole64(4 * GIB, 2 * GIB, Some((base, base + 0x3fff))));
+        let args = ["-nodefaults", "-device", "virtio-rng-pci,disable-legacy=on,addr=5"];
+        compare_after(&args, &cfg, |q| {
+            q.pci_write(0, DEVFN, 0x20, base as u32);
+            q.pci_write(0, DEVFN, 0x24, (base >> 32) as u32);
+            q.pci_write(0, DEVFN, 0x04, 0x6);
+        });
+    }
+}
+
+#[test]
+fn size_of_the_64_bit_window() {
+    let mut cfg = bare();
+    cfg.pci_hole64 = Some(hole64(4 * GIB, 5 * GIB / 2, None));
+    compare(&["-nodefaults", "-global", "i440FX-pcihost.pci-hole64-size=2560M"], &cfg);
 }

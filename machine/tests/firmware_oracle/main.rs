@@ -4,6 +4,8 @@
 //! QEMU the tests skip with a message; in CI they fail.
 
 mod acpi;
+mod fw_cfg;
+mod microvm;
 #[path = "../../../compat-tests/src/qtest.rs"]
 #[allow(dead_code)]
 mod qtest;

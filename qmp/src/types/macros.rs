@@ -84,7 +84,10 @@ macro_rules! qapi_struct {
 macro_rules! qapi_object {
     ($name:ident) => {
         impl $crate::types::FromQapi for $name {
-            fn from_qapi(value: serde_json::Value, at: &$crate::types::Path<'_>) -> rqemu_machine::QResult<Self> {
+            fn from_qapi(
+                value: serde_json::Value,
+                at: &$crate::types::Path<'_>,
+            ) -> rqemu_machine::QResult<Self> {
                 $crate::types::ObjectIn::read_all(value, at)
             }
         }

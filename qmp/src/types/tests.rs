@@ -40,7 +40,10 @@ fn strict_reading() {
     assert_eq!(bad(json!({})), "Parameter 'a-b' is missing");
     assert_eq!(bad(json!({"a-b": 1})), "Invalid parameter type for 'a-b', expected: array");
     assert_eq!(bad(json!({"a-b": [1]})), "Invalid parameter type for 'a-b[0]', expected: object");
-    assert_eq!(bad(json!({"a-b": [{"data": 1.5}]})), "Invalid parameter type for 'a-b[0].data', expected: integer");
+    assert_eq!(
+        bad(json!({"a-b": [{"data": 1.5}]})),
+        "Invalid parameter type for 'a-b[0].data', expected: integer"
+    );
     assert_eq!(
         bad(json!({"a-b": [{"data": u64::MAX}]})),
         "Invalid parameter type for 'a-b[0].data', expected: integer"
@@ -68,7 +71,8 @@ fn unions() {
 
 #[test]
 fn writing_leaves_out_what_is_absent() {
-    let value = Outer { a_b: vec![Inner { data: 2 }], c: Some(Color::Red), size: None, big: None, next: None };
+    let value =
+        Outer { a_b: vec![Inner { data: 2 }], c: Some(Color::Red), size: None, big: None, next: None };
     assert_eq!(value.to_qapi(), Some(json!({"a-b": [{"data": 2}], "c_d": "red"})));
 }
 

@@ -3,4 +3,5 @@
 #[cfg(test)]
 mod oracle;
 pub mod part;
+pub mod rtc;
 pub mod serial;

@@ -99,7 +99,7 @@ pub fn compare(q: &mut Qemu, m: &mut Machine, script: &[Op]) {
                 continue;
             }
         };
-        let from = i.saturating_sub(20);
+        let from = i.saturating_sub(120);
         assert_eq!(
             theirs,
             ours,

@@ -1,6 +1,6 @@
 //! The blob of tables under construction, with the loader commands that belong to it.
 
-use super::config::AcpiConfig;
+use super::config::Oem;
 use super::loader::{Loader, Zone};
 use super::tables::{VMGENID_ADDR_FILE, VMGENID_GUID_FILE, VMGENID_OFFSET};
 
@@ -37,31 +37,19 @@ impl TableBlob {
         blob
     }
 
-    /// Appends a table with the machine's OEM ids; returns its offset.
+    /// Appends a table: header, body, and the command for its checksum; returns its offset.
     pub fn table(
         &mut self,
         signature: &[u8; 4],
         revision: u8,
-        cfg: &AcpiConfig,
-        body: impl FnOnce(&mut Self),
-    ) -> usize {
-        self.table_with_id(signature, revision, &cfg.oem_id, &cfg.oem_table_id, body)
-    }
-
-    /// Appends a table: header, body, and the command for its checksum; returns its offset.
-    pub fn table_with_id(
-        &mut self,
-        signature: &[u8; 4],
-        revision: u8,
-        oem_id: &[u8; 6],
-        oem_table_id: &[u8; 8],
+        oem: &Oem,
         body: impl FnOnce(&mut Self),
     ) -> usize {
         let start = self.data.len();
         self.data.extend_from_slice(signature);
         self.data.extend([0, 0, 0, 0, revision, 0]);
-        self.data.extend_from_slice(oem_id);
-        self.data.extend_from_slice(oem_table_id);
+        self.data.extend_from_slice(&oem.id);
+        self.data.extend_from_slice(&oem.table_id);
         self.data.extend(1u32.to_le_bytes());
         self.data.extend(CREATOR);
         debug_assert_eq!(self.data.len(), start + HEADER_LEN);
@@ -92,22 +80,53 @@ impl TableBlob {
     }
 
     /// Appends the RSDT; returns its offset.
-    pub fn rsdt(&mut self, cfg: &AcpiConfig) -> usize {
+    pub fn rsdt(&mut self, oem: &Oem) -> usize {
         let listed = std::mem::take(&mut self.listed);
-        self.table(b"RSDT", 1, cfg, |blob| listed.iter().for_each(|at| blob.pointer(*at)))
+        self.table(b"RSDT", 1, oem, |blob| listed.iter().for_each(|at| blob.pointer(*at)))
     }
 
     /// The ACPI 1.0 RSDP for an RSDT at the given offset.
-    pub fn rsdp(&mut self, cfg: &AcpiConfig, rsdt: usize) -> Vec<u8> {
+    pub fn rsdp(&mut self, oem: &Oem, rsdt: usize) -> Vec<u8> {
         const LEN: usize = 20;
         let mut rsdp = Vec::with_capacity(LEN);
         rsdp.extend_from_slice(b"RSD PTR \0");
-        rsdp.extend_from_slice(&cfg.oem_id);
+        rsdp.extend_from_slice(&oem.id);
         rsdp.push(0);
         rsdp.extend((rsdt as u32).to_le_bytes());
         self.loader.allocate(RSDP_FILE, 16, Zone::FSegment);
         self.loader.add_pointer(RSDP_FILE, 16, 4, TABLES_FILE);
         self.loader.add_checksum(RSDP_FILE, 8, 0, LEN);
+        rsdp
+    }
+
+    /// Appends a 64-bit pointer to another place in the blob.
+    pub fn pointer64(&mut self, target: usize) {
+        self.loader.add_pointer(TABLES_FILE, self.data.len(), 8, TABLES_FILE);
+        self.data.extend((target as u64).to_le_bytes());
+    }
+
+    /// Appends the XSDT; returns its offset.
+    pub fn xsdt(&mut self, oem: &Oem) -> usize {
+        let listed = std::mem::take(&mut self.listed);
+        self.table(b"XSDT", 1, oem, |blob| listed.iter().for_each(|at| blob.pointer64(*at)))
+    }
+
+    /// The ACPI 2.0 RSDP for an XSDT at the given offset, without an RSDT.
+    pub fn rsdp2(&mut self, oem: &Oem, xsdt: usize) -> Vec<u8> {
+        const LEN: usize = 36;
+        const LEN1: usize = 20;
+        let mut rsdp = Vec::with_capacity(LEN);
+        rsdp.extend_from_slice(b"RSD PTR \0");
+        rsdp.extend_from_slice(&oem.id);
+        rsdp.push(2);
+        rsdp.extend(0u32.to_le_bytes());
+        rsdp.extend((LEN as u32).to_le_bytes());
+        rsdp.extend((xsdt as u64).to_le_bytes());
+        rsdp.extend([0; 4]);
+        self.loader.allocate(RSDP_FILE, 16, Zone::FSegment);
+        self.loader.add_checksum(RSDP_FILE, 8, 0, LEN1);
+        self.loader.add_pointer(RSDP_FILE, 24, 8, TABLES_FILE);
+        self.loader.add_checksum(RSDP_FILE, 32, 0, LEN);
         rsdp
     }
 }

@@ -1,5 +1,29 @@
 //! What the ACPI builder must know about the machine: plain data, filled by the board code.
 
+/// OEM ids of a machine's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Oem {
+    /// OEM id; one that the user gives (`x-oem-id`) is padded with zeros.
+    pub id: [u8; 6],
+    /// OEM table id; one that the user gives (`x-oem-table-id`) is padded with zeros.
+    pub table_id: [u8; 8],
+}
+
+impl Oem {
+    /// The ids in the header of a table; `None` if it is cut short.
+    pub fn of_table(table: &[u8]) -> Option<Self> {
+        let id = table.get(10..16)?.try_into().ok()?;
+        let table_id = table.get(16..24)?.try_into().ok()?;
+        Some(Self { id, table_id })
+    }
+}
+
+impl Default for Oem {
+    fn default() -> Self {
+        Self { id: *b"BOCHS ", table_id: *b"BXPC    " }
+    }
+}
+
 /// One possible CPU, plugged or not, in the order of its index (`-smp maxcpus` entries).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuEntry {
@@ -71,6 +95,11 @@ pub enum IsaDevice {
     },
     /// Floppy controller at 0x3f0 with the types of drives A and B.
     Floppy([Option<FloppyType>; 2]),
+    /// AppleSMC: 32 ports.
+    AppleSmc {
+        /// First port.
+        iobase: u16,
+    },
     /// pvpanic at a port.
     Pvpanic {
         /// Its only port.
@@ -134,10 +163,8 @@ pub struct RamLayout {
 /// Everything the tables of machine `pc` depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcpiConfig {
-    /// OEM id; one that the user gives (`x-oem-id`) is padded with zeros.
-    pub oem_id: [u8; 6],
-    /// OEM table id; one that the user gives (`x-oem-table-id`) is padded with zeros.
-    pub oem_table_id: [u8; 8],
+    /// Ids in the table headers.
+    pub oem: Oem,
     /// All possible CPUs.
     pub cpus: Vec<CpuEntry>,
     /// I/O base of the PIIX4 PM block as the firmware programmed it (0x600 with SeaBIOS); 0 before that.
@@ -176,6 +203,8 @@ pub struct AcpiConfig {
     pub vmgenid: bool,
     /// fw_cfg has its DMA register.
     pub fw_cfg_dma: bool,
+    /// Tables from `-acpitable` ([`super::user`]).
+    pub user_tables: Vec<Vec<u8>>,
 }
 
 impl AcpiConfig {
@@ -183,8 +212,7 @@ impl AcpiConfig {
     pub fn pc(cpus: Vec<CpuEntry>, ram: RamLayout, pci: PciBus, isa: Vec<IsaDevice>) -> Self {
         let hole64 = ram.above_4g_start.max(1 << 32) + ram.above_4g;
         Self {
-            oem_id: *b"BOCHS ",
-            oem_table_id: *b"BXPC    ",
+            oem: Oem::default(),
             cpus,
             pm_base: 0x600,
             sci_irq: 9,
@@ -204,6 +232,7 @@ impl AcpiConfig {
             memory_hotplug: None,
             vmgenid: false,
             fw_cfg_dma: true,
+            user_tables: Vec::new(),
         }
     }
 
@@ -213,8 +242,16 @@ impl AcpiConfig {
     }
 }
 
-/// 64-bit PCI window of i440FX (`pci-hole64-size` of 2 GiB) above everything that ends at `used_end`.
+/// 64-bit PCI window of i440FX with its default size of 2 GiB, above everything that ends at `used_end`.
 pub fn default_hole64(used_end: u64) -> (u64, u64) {
-    let start = used_end.next_multiple_of(1 << 30);
-    (start, start + (2 << 30) - 1)
+    hole64(used_end, 2 << 30, None)
+}
+
+/// 64-bit PCI window: `size` bytes (`pci-hole64-size`), rounded up to whole GiB, above everything that ends at
+/// `used_end`. `programmed` is the first and last address of the 64-bit BARs that the guest placed above 4 GiB;
+/// the window then starts at the first one and reaches at least to the last one.
+pub fn hole64(used_end: u64, size: u64, programmed: Option<(u64, u64)>) -> (u64, u64) {
+    const GIB: u64 = 1 << 30;
+    let (start, end) = programmed.unwrap_or((used_end.next_multiple_of(GIB), 0));
+    (start, end.max((start + size).next_multiple_of(GIB) - 1))
 }

@@ -141,7 +141,7 @@ fn processor(index: usize, cpu: &CpuEntry, out: &mut Vec<u8>) {
         Method("_STA", 0, true, Return(Call("CSTA", uid))),
         Name("_MAT", Buffer(&madt)),
         // The boot CPU stays.
-        (index != 0).then(|| Method("_EJ0", 1, false, Call("CEJ0", uid))),
+        (index != 0).then_some(Method("_EJ0", 1, false, Call("CEJ0", uid))),
         Method("_OST", 3, true, Call("COST", (uid, Arg(0), Arg(1), Arg(2)))),
         cpu.node.map(|node| Name("_PXM", u64::from(node))),
     );

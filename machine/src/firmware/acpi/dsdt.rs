@@ -140,11 +140,17 @@ fn sleep_states(cfg: &AcpiConfig, out: &mut Vec<u8>) {
 
 /// The fw_cfg device, so that guest drivers find its ports.
 fn fw_cfg(cfg: &AcpiConfig, out: &mut Vec<u8>) {
-    let ports = if cfg.fw_cfg_dma { 12 } else { 2 };
-    let device = (
+    let device = |out: &mut Vec<u8>| fw_cfg_device(cfg.fw_cfg_dma, out);
+    Scope("\\_SB.PCI0", With(device)).emit(out);
+}
+
+/// fw_cfg with or without its DMA register.
+pub fn fw_cfg_device(dma: bool, out: &mut Vec<u8>) {
+    let ports = if dma { 12 } else { 2 };
+    let body = (
         Name("_HID", Str("QEMU0002")),
         Name("_STA", 0x0bu64),
         Name("_CRS", Resources(Io(FW_CFG_BASE, 1, ports))),
     );
-    Scope("\\_SB.PCI0", Device("FWCF", device)).emit(out);
+    Device("FWCF", body).emit(out);
 }

@@ -7,15 +7,18 @@ use super::resource::*;
 /// Offset of PIRQRCA in the bridge's configuration space; B to D follow.
 const PIRQ_ROUTES: u64 = 0x60;
 
-/// Appends the contents of the bridge's node called `name`. Devices come newest first, as on the bus.
+/// Appends the contents of the bridge's node called `name`.
 pub fn bridge(name: &str, devices: &[IsaDevice], out: &mut Vec<u8>) {
     OpRegion("P40C", Space::PciConfig, PIRQ_ROUTES, 4).emit(out);
     let routes = [("PRQ0", 8), ("PRQ1", 8), ("PRQ2", 8), ("PRQ3", 8)];
     let region = format!("PCI0.{name}.P40C");
     Scope("\\_SB", Field(&region, Acc::Byte, false, Update::Preserve, &routes)).emit(out);
-    for device in devices.iter().rev() {
-        emit(device, out);
-    }
+    emit_all(devices, out);
+}
+
+/// Appends the devices, newest first.
+pub fn emit_all(devices: &[IsaDevice], out: &mut Vec<u8>) {
+    devices.iter().rev().for_each(|device| emit(device, out));
 }
 
 /// Appends one ISA device.
@@ -34,6 +37,7 @@ fn emit(device: &IsaDevice, out: &mut Vec<u8>) {
             port_device(&format!("LPT{uid}"), EisaId("PNP0400"), *uid, Io(*iobase, 8, 8), *irq, out);
         }
         IsaDevice::Floppy(drives) => floppy(drives, out),
+        IsaDevice::AppleSmc { iobase } => apple_smc(*iobase, out),
         IsaDevice::Pvpanic { iobase } => pvpanic(*iobase, out),
     }
 }
@@ -100,6 +104,16 @@ fn drive_info(unit: u64, typ: FloppyType, out: &mut Vec<u8>) {
     for value in [0xaf, 0x02, 0x25, 0x02, 0x12, 0x1b, 0xff, 0x6c, 0xf6, 0x0f, 0x08] {
         int(out, value);
     }
+}
+
+/// AppleSMC, as macOS looks for it.
+fn apple_smc(iobase: u16, out: &mut Vec<u8>) {
+    let body = (
+        Name("_HID", EisaId("APP0001")),
+        Name("_STA", 0x0bu64),
+        Name("_CRS", Resources((Io(iobase, 1, 0x20), IrqNoFlags(6)))),
+    );
+    Device("SMC", body).emit(out);
 }
 
 /// pvpanic: one port, read for the supported events, written to raise one.

@@ -1,4 +1,4 @@
-//! ACPI tables of machine `pc`, as three fw_cfg files that firmware installs.
+//! ACPI tables of machine `pc` (and [`microvm`]), as three fw_cfg files that firmware installs.
 //!
 //! [`build`] is a pure function of an [`AcpiConfig`]. QEMU builds the files when the machine starts and again
 //! when the guest selects `etc/acpi/tables`, because firmware has programmed the PM base and the PCI windows
@@ -16,9 +16,11 @@ mod dsdt;
 mod isa;
 pub mod loader;
 mod memhp;
+pub mod microvm;
 mod pci;
 pub mod resource;
 pub mod tables;
+pub mod user;
 
 pub use blob::{LOADER_FILE, RSDP_FILE, TABLES_FILE};
 pub use config::*;
@@ -47,9 +49,13 @@ pub fn build(cfg: &AcpiConfig) -> AcpiBlobs {
     let mut blob = TableBlob::new();
     let facs = blob.data.len();
     tables::facs(&mut blob);
-    let dsdt = blob.table(b"DSDT", 1, cfg, |blob| dsdt::emit(cfg, &mut blob.data));
-    blob.list(|blob| tables::fadt(cfg, facs, dsdt, blob));
-    blob.list(|blob| tables::madt(cfg, blob));
+    let dsdt = blob.table(b"DSDT", 1, &cfg.oem, |blob| dsdt::emit(cfg, &mut blob.data));
+    // A licence table binds its OEM ids to the FADT and the RSDT.
+    let slic = cfg.user_tables.iter().find(|table| table.starts_with(b"SLIC"));
+    let oem = slic.and_then(|table| Oem::of_table(table)).unwrap_or(cfg.oem);
+    blob.list(|blob| tables::fadt(cfg, &oem, facs, dsdt, blob));
+    let ioapics = [(tables::IOAPIC_BASE, 0)];
+    blob.list(|blob| tables::madt(&cfg.oem, &cfg.cpus, &ioapics, &tables::PC_OVERRIDES, blob));
     if cfg.vmgenid {
         blob.list(|blob| tables::vmgenid(cfg, blob));
     }
@@ -63,8 +69,11 @@ pub fn build(cfg: &AcpiConfig) -> AcpiBlobs {
         }
     }
     blob.list(|blob| tables::waet(cfg, blob));
-    let rsdt = blob.rsdt(cfg);
-    let rsdp = blob.rsdp(cfg, rsdt);
+    for table in &cfg.user_tables {
+        blob.list(|blob| blob.data.extend_from_slice(table));
+    }
+    let rsdt = blob.rsdt(&oem);
+    let rsdp = blob.rsdp(&cfg.oem, rsdt);
     finish(blob, rsdp)
 }
 

@@ -55,6 +55,8 @@ pub struct Interrupts<'a>(pub u8, pub &'a [u32]);
 impl Interrupts<'_> {
     /// Consumer, level triggered, active high, shared.
     pub const LEVEL_SHARED: u8 = 0x09;
+    /// Consumer, level triggered, active high, exclusive.
+    pub const LEVEL: u8 = 0x01;
     /// Consumer, edge triggered, active high, exclusive.
     pub const EDGE: u8 = 0x03;
 }

@@ -5,7 +5,7 @@
 
 use super::aml::*;
 use super::blob::TableBlob;
-use super::config::{AcpiConfig, NodeMemory, Numa, RamLayout};
+use super::config::{AcpiConfig, CpuEntry, NodeMemory, Numa, Oem, RamLayout};
 use super::cpu::madt_entry;
 use super::dsdt::{GPE_BASE, HPET_BASE};
 
@@ -24,7 +24,7 @@ pub fn facs(blob: &mut TableBlob) {
 }
 
 /// Appends the FADT (revision 1) that points to the FACS and the DSDT.
-pub fn fadt(cfg: &AcpiConfig, facs: usize, dsdt: usize, blob: &mut TableBlob) {
+pub fn fadt(cfg: &AcpiConfig, oem: &Oem, facs: usize, dsdt: usize, blob: &mut TableBlob) {
     const ACPI_ENABLE: u8 = 0xf1;
     const ACPI_DISABLE: u8 = 0xf0;
     const CMOS_CENTURY: u8 = 0x32;
@@ -32,7 +32,7 @@ pub fn fadt(cfg: &AcpiConfig, facs: usize, dsdt: usize, blob: &mut TableBlob) {
     const FLAGS: u32 = 1 << 0 | 1 << 2 | 1 << 5 | 1 << 7 | 1 << 15;
     // Clustered logical mode is needed from nine CPUs on.
     const FORCE_APIC_CLUSTER: u32 = 1 << 18;
-    blob.table(b"FACP", 1, cfg, |blob| {
+    blob.table(b"FACP", 1, oem, |blob| {
         blob.pointer(facs);
         blob.pointer(dsdt);
         let out = &mut blob.data;
@@ -57,34 +57,42 @@ pub fn fadt(cfg: &AcpiConfig, facs: usize, dsdt: usize, blob: &mut TableBlob) {
     });
 }
 
-/// Appends the MADT.
-pub fn madt(cfg: &AcpiConfig, blob: &mut TableBlob) {
+/// Interrupt source override in the MADT: ISA line, global interrupt, MPS flags.
+pub type IrqOverride = (u8, u32, u16);
+
+/// Overrides of machine `pc`: the PIT is on input 2; the lines that PCI links can take are level triggered,
+/// active high.
+pub const PC_OVERRIDES: [IrqOverride; 5] =
+    [(0, 2, 0), (5, 5, 0xd), (9, 9, 0xd), (10, 10, 0xd), (11, 11, 0xd)];
+
+/// Appends the MADT. Each I/O APIC is an address and its first global interrupt.
+pub fn madt(
+    oem: &Oem,
+    cpus: &[CpuEntry],
+    ioapics: &[(u32, u32)],
+    overrides: &[IrqOverride],
+    blob: &mut TableBlob,
+) {
     const PCAT_COMPAT: u32 = 1;
-    const LEVEL_HIGH: u16 = 0x0d;
-    blob.table(b"APIC", 1, cfg, |blob| {
+    blob.table(b"APIC", 1, oem, |blob| {
         let out = &mut blob.data;
         out.extend(LAPIC_BASE.to_le_bytes());
         out.extend(PCAT_COMPAT.to_le_bytes());
-        for (index, cpu) in cfg.cpus.iter().enumerate() {
+        for (index, cpu) in cpus.iter().enumerate() {
             out.extend(madt_entry(index, cpu.apic_id, cpu.present));
         }
-        out.extend([1, 12, 0, 0]);
-        out.extend(IOAPIC_BASE.to_le_bytes());
-        out.extend(0u32.to_le_bytes());
-        // The PIT is on input 2; the lines that PCI links can take are level triggered, active high.
-        let overrides = [
-            (0u8, 2u32, 0u16),
-            (5, 5, LEVEL_HIGH),
-            (9, 9, LEVEL_HIGH),
-            (10, 10, LEVEL_HIGH),
-            (11, 11, LEVEL_HIGH),
-        ];
+        for (id, (base, gsi)) in ioapics.iter().enumerate() {
+            out.extend([1, 12, id as u8, 0]);
+            out.extend(base.to_le_bytes());
+            out.extend(gsi.to_le_bytes());
+        }
         for (irq, gsi, flags) in overrides {
-            out.extend([2, 10, 0, irq]);
+            out.extend([2, 10, 0, *irq]);
             out.extend(gsi.to_le_bytes());
             out.extend(flags.to_le_bytes());
         }
-        if cfg.cpus.iter().any(|cpu| cpu.apic_id >= 255) {
+        // NMI on LINT1 of every CPU.
+        if cpus.iter().any(|cpu| cpu.apic_id >= 255) {
             out.extend([10, 12, 0, 0]);
             out.extend(u32::MAX.to_le_bytes());
             out.extend([1, 0, 0, 0]);
@@ -96,7 +104,7 @@ pub fn madt(cfg: &AcpiConfig, blob: &mut TableBlob) {
 
 /// Appends the HPET table.
 pub fn hpet(cfg: &AcpiConfig, blob: &mut TableBlob) {
-    blob.table(b"HPET", 1, cfg, |blob| {
+    blob.table(b"HPET", 1, &cfg.oem, |blob| {
         let out = &mut blob.data;
         out.extend(HPET_BLOCK_ID.to_le_bytes());
         // Generic address: system memory, widths left open.
@@ -108,14 +116,14 @@ pub fn hpet(cfg: &AcpiConfig, blob: &mut TableBlob) {
 
 /// Appends the WAET: reading the PM timer once is enough.
 pub fn waet(cfg: &AcpiConfig, blob: &mut TableBlob) {
-    blob.table(b"WAET", 1, cfg, |blob| blob.data.extend(2u32.to_le_bytes()));
+    blob.table(b"WAET", 1, &cfg.oem, |blob| blob.data.extend(2u32.to_le_bytes()));
 }
 
 /// Appends the SRAT.
 pub fn srat(cfg: &AcpiConfig, numa: &Numa, blob: &mut TableBlob) {
     const ENABLED: u32 = 1;
     const HOTPLUGGABLE: u32 = 2;
-    blob.table(b"SRAT", 1, cfg, |blob| {
+    blob.table(b"SRAT", 1, &cfg.oem, |blob| {
         let out = &mut blob.data;
         out.extend(1u32.to_le_bytes());
         out.extend([0; 8]);
@@ -188,7 +196,7 @@ pub fn node_ranges(ram: &RamLayout, sizes: &[u64]) -> Vec<NodeMemory> {
 
 /// Appends the SLIT: a row-major matrix of distances.
 pub fn slit(cfg: &AcpiConfig, nodes: usize, distances: &[u8], blob: &mut TableBlob) {
-    blob.table(b"SLIT", 1, cfg, |blob| {
+    blob.table(b"SLIT", 1, &cfg.oem, |blob| {
         blob.data.extend((nodes as u64).to_le_bytes());
         blob.data.extend_from_slice(distances);
     });
@@ -218,7 +226,8 @@ pub fn vmgenid(cfg: &AcpiConfig, blob: &mut TableBlob) {
         Method("_STA", 0, false, status),
         Method("ADDR", 0, false, address),
     );
-    blob.table_with_id(b"SSDT", 1, &cfg.oem_id, b"VMGENID\0", |blob| {
+    let oem = Oem { id: cfg.oem.id, table_id: *b"VMGENID\0" };
+    blob.table(b"SSDT", 1, &oem, |blob| {
         Name("VGIA", DWordConst(0)).emit(&mut blob.data);
         let patched = blob.data.len() - 4;
         Scope("\\_SB", Device("VGEN", device)).emit(&mut blob.data);

@@ -335,13 +335,12 @@ fn memory_device(cfg: &SmbiosConfig, index: u64) -> Structure {
 fn memory_range(index: usize, (base, len): (u64, u64)) -> Structure {
     let last = base + len - 1;
     let s = Structure::new(19, 0x1300 + index as u16);
-    let s = match (u32::try_from(base / KIB), u32::try_from(last / KIB)) {
+    match (u32::try_from(base / KIB), u32::try_from(last / KIB)) {
         (Ok(first), Ok(end)) if end < u32::MAX => {
             s.dword(first).dword(end).word(T16_HANDLE).byte(1).qword(0).qword(0)
         }
         _ => s.dword(u32::MAX).dword(u32::MAX).word(T16_HANDLE).byte(1).qword(base).qword(last),
-    };
-    s
+    }
 }
 
 /// Type 41: onboard device.

@@ -1,8 +1,14 @@
 //! The chipset as a whole, as the `pc` board builds it.
 
+mod oracle;
+
+use super::acpi::cpuhp::CpuSlot;
+use super::fw_cfg;
 use super::i440fx::{self, I440fxParts, PcMemory};
 use super::piix3::{self, Piix3Parts};
+use super::piix4_pm::{self, Piix4Pm};
 use crate::device::testing::machine;
+use crate::device::DevId;
 use crate::machine::Machine;
 use crate::memory::{RegionKind, Space};
 
@@ -10,9 +16,10 @@ pub(super) struct Board {
     pub m: Machine,
     pub host: I440fxParts,
     pub piix3: Piix3Parts,
+    pub pm: DevId,
 }
 
-/// RAM of 128 MiB, host bridge and ISA bridge.
+/// RAM of 128 MiB, host bridge, ISA bridge, power management and fw_cfg.
 pub(super) fn board() -> Board {
     let mut m = machine();
     let ram = m.new_ram("pc.ram", 128 << 20, false, None).unwrap();
@@ -25,11 +32,20 @@ pub(super) fn board() -> Board {
     let mem = PcMemory { ram, pci, ram_size: 128 << 20, pci_hole64_size: None };
     let host = i440fx::create(&mut m, &mem).unwrap();
     let piix3 = piix3::create(&mut m, &host).unwrap();
+    let fw = fw_cfg::create(&mut m, &[]).unwrap();
+    // QEMU's -accel tcg has system management mode, hence the value.
+    let pm = piix4_pm::create(&mut m, host.bus, Some(fw), true).unwrap();
+    piix4_pm::machine_ready(&mut m, pm);
     m.reset_devices();
-    Board { m, host, piix3 }
+    Board { m, host, piix3, pm }
 }
 
 impl Board {
+    /// `max` possible processors, the first `present` of them plugged.
+    pub fn set_cpus(&mut self, present: u64, max: u64) {
+        let slots = (0..max).map(|i| CpuSlot::new(i, i < present, None)).collect();
+        self.m.with::<Piix4Pm, _>(self.pm, |d, _| d.cpu_hotplug().set_slots(slots)).unwrap();
+    }
     pub fn outl(&mut self, port: u16, v: u32) {
         self.m.guest_write(Space::Io, u64::from(port), 4, u64::from(v));
     }
