@@ -473,6 +473,14 @@ impl Machine {
             || self.run.requests.any()
     }
 
+    /// CPUID leaf 1 EAX and EDX of the boot CPU.
+    pub fn cpu_signature(&self) -> (u32, u32) {
+        let leaf1 = self.cpu_configs.as_ref().and_then(|c| {
+            c.first()?.cpuid.as_slice().iter().find(|e| e.function == 1).map(|e| (e.eax, e.edx))
+        });
+        leaf1.unwrap_or((0, 0))
+    }
+
     /// Presses the power button.
     pub fn power_button(&mut self) {
         if let Some(dev) = self.power_device {

@@ -4,12 +4,13 @@
 
 use std::path::Path;
 
-use super::memory::{map_ram, RamLayout};
+use super::memory::map_ram;
 use super::props::PcProps;
 use super::MachineType;
 use crate::builder::Build;
 use crate::device::{BusId, DevId, DeviceTree, Place};
 use crate::devices::chipset::{fw_cfg, i440fx, piix3};
+use crate::firmware::fw_cfg_files::pc_ram_layout;
 use crate::memory::{RamSource, RegionId, RegionKind};
 use crate::qom::{class_by_name, PropInput};
 use crate::spec::MachineDefaults;
@@ -49,7 +50,7 @@ fn init(b: &mut Build<'_>) -> QResult<()> {
         board_if_known(b, "kvmclock", Some(DeviceTree::SYSTEM), &[])?;
     }
     let max_below = b.props::<PcProps>().map_or(0, |p| p.max_ram_below_4g.0);
-    let layout = RamLayout::pc(b.ram_size, max_below);
+    let layout = pc_ram_layout(b.ram_size, Some(max_below).filter(|m| *m > 0));
     b.layout = layout;
     let ram = b.main_ram()?;
     map_ram(b.m, ram, layout);

@@ -46,6 +46,8 @@ pub struct SmbusHost {
     auxctl: u8,
     block: [u8; BLOCK],
     index: usize,
+    /// The last transaction filled the buffer.
+    block_read: bool,
 }
 
 impl Default for SmbusHost {
@@ -60,6 +62,7 @@ impl Default for SmbusHost {
             auxctl: 2,
             block: [0; BLOCK],
             index: 0,
+            block_read: false,
         }
     }
 }
@@ -76,18 +79,18 @@ impl SmbusHost {
                 }
                 v
             }
-            HSTCNT => {
-                // Reading it also rewinds the block buffer.
-                self.index = 0;
-                self.control & CNT_KEPT
-            }
+            HSTCNT => self.control & CNT_KEPT,
             HSTCMD => self.command,
             HSTADD => self.address,
             HSTDAT0 => self.data0,
             HSTDAT1 => self.data1,
             BLKDAT => {
                 let v = self.block[self.index % BLOCK];
-                self.index = (self.index + 1) % BLOCK;
+                self.index += 1;
+                let end = if self.block_read { usize::from(self.data0) } else { BLOCK };
+                if self.index == end || self.index >= BLOCK {
+                    self.index = 0;
+                }
                 v
             }
             AUXCTL => self.auxctl,
@@ -105,7 +108,6 @@ impl SmbusHost {
                     self.status = (self.status & !STS_BUSY) | STS_FAILED;
                 } else if v & CNT_START != 0 {
                     self.status = STS_BUSY;
-                    self.index = 0;
                 }
             }
             HSTCMD => self.command = v,
@@ -126,6 +128,7 @@ impl SmbusHost {
         let (protocol, read) = (self.control >> 2 & 7, self.address & 1 != 0);
         let target = find(m, bus, self.address >> 1)?;
         let me = self;
+        me.block_read = protocol == 5 && read;
         m.with::<SmbusEeprom, _>(target, |e, _| {
             match (protocol, read) {
                 (0, _) => {}
@@ -142,7 +145,11 @@ impl SmbusHost {
                     (me.data0, me.data1) = (e.next(), e.next());
                 }
                 (5, false) => {
-                    let n = usize::from(me.data0).min(BLOCK);
+                    // As many bytes must have been put into the buffer as are to be sent.
+                    let n = usize::from(me.data0);
+                    if std::mem::take(&mut me.index) != n || n > BLOCK {
+                        return None;
+                    }
                     e.store(me.command, &[me.data0]);
                     let at = e.offset;
                     e.store(at, &me.block[..n]);
