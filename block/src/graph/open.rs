@@ -164,6 +164,7 @@ impl BlockGraph {
             detect_zeroes,
             unmap,
             force_share,
+            seq: 0,
         };
         let mut c = Common { driver, info, auto_read_only, aio };
         c.info.name = node_name.unwrap_or_default();
@@ -230,11 +231,8 @@ impl BlockGraph {
         file: Option<Arc<Node>>,
         backing: Option<Arc<Node>>,
     ) -> Result<Arc<Node>> {
-        let mut info = std::mem::take(&mut c.info);
-        if info.name.is_empty() {
-            info.name = self.node_name(None)?;
-        }
-        Ok(Node::new(info, drv, file, backing))
+        self.reserve_name(c)?;
+        Ok(Node::new(std::mem::take(&mut c.info), drv, file, backing))
     }
 
     fn open_posix(&self, mut opts: Opts, c: &mut Common) -> Result<Arc<Node>> {
@@ -379,6 +377,9 @@ impl BlockGraph {
     fn reserve_name(&self, c: &mut Common) -> Result<String> {
         if c.info.name.is_empty() {
             c.info.name = self.node_name(None)?;
+        }
+        if c.info.seq == 0 {
+            c.info.seq = self.next_seq();
         }
         Ok(c.info.name.clone())
     }
