@@ -1,6 +1,3 @@
-//! Drives binaries: rqemu and QEMU side by side.
-
-pub mod qtest;
 //! Drives binaries: the emulator under test and real QEMU, side by side.
 //!
 //! Nothing here links to the product's crates. A *side* is a path to a binary; every comparison runs the same
@@ -19,6 +16,7 @@ pub mod guests;
 pub mod ppm;
 pub mod proc;
 pub mod qmp;
+pub mod qtest;
 pub mod score;
 pub mod stream;
 pub mod vm;
