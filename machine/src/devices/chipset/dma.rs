@@ -75,8 +75,8 @@ impl DeviceClass for I8257Props {
         cx.map_ports("dma-cont", base.wrapping_add(len as u16), len, TAG_CONTROL, IoSpec::BYTES);
         let mut pages = |at: i32, tag: u32, names: [&'static str; 2]| {
             // Offset 0 and 4-6 are plain ports; the tag carries where the range begins.
-            cx.map_ports(names[0], (at + 1) as u16, 3, tag | 1 << 8, IoSpec::BYTES);
-            cx.map_ports(names[1], (at + 7) as u16, 1, tag | 7 << 8, IoSpec::BYTES);
+            cx.map_ports(names[0], at.wrapping_add(1) as u16, 3, tag | 1 << 8, IoSpec::BYTES);
+            cx.map_ports(names[1], at.wrapping_add(7) as u16, 1, tag | 7 << 8, IoSpec::BYTES);
         };
         pages(self.page_base, TAG_PAGE, ["dma-page", "dma-page"]);
         if self.pageh_base >= 0 {

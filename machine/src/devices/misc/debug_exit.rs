@@ -3,9 +3,9 @@
 use rqemu_derive::Device;
 
 use crate::device::{Cx, Device, IoHandler, RealizeCx};
-use crate::memory::IoSpec;
+use crate::memory::{IoSpec, Space};
 use crate::qom::DeviceClass;
-use crate::{qerr, QResult};
+use crate::QResult;
 
 /// Debug exit port.
 #[derive(Device)]
@@ -21,8 +21,9 @@ pub struct DebugExitProps {
 
 impl DeviceClass for DebugExitProps {
     fn realize(&mut self, cx: &mut RealizeCx<'_>) -> QResult<Box<dyn Device>> {
-        let port = u16::try_from(self.iobase).map_err(|_| qerr!("Invalid I/O base {:#x}", self.iobase))?;
-        cx.map_ports("isa-debug-exit", port, self.iosize, 0, IoSpec::ANY);
+        // Ports beyond 64 Ki are accepted and never reached.
+        let r = cx.io_region("isa-debug-exit", u64::from(self.iosize), 0, IoSpec::ANY);
+        cx.map(Space::Io, r, u64::from(self.iobase), 0);
         Ok(Box::new(DebugExit))
     }
 }

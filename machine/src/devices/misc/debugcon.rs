@@ -4,7 +4,7 @@ use rqemu_derive::Device;
 
 use crate::chardev::{CharFrontend, CharId};
 use crate::device::{Cx, Device, IoHandler, RealizeCx};
-use crate::memory::IoSpec;
+use crate::memory::{IoSpec, Space};
 use crate::qom::{ChardevRef, DeviceClass};
 use crate::{qerr, QResult};
 
@@ -28,8 +28,9 @@ impl DeviceClass for DebugconProps {
         let Some(chr) = cx.connect_chardev("isa-debugcon", "chardev", &self.chardev, 0)? else {
             return Err(qerr!("Can't create debugcon device, empty char device"));
         };
-        let port = u16::try_from(self.iobase).map_err(|_| qerr!("Invalid I/O base {:#x}", self.iobase))?;
-        cx.map_ports("isa-debugcon", port, 1, 0, IoSpec::BYTE);
+        // Ports beyond 64 Ki are accepted and never reached.
+        let r = cx.io_region("isa-debugcon", 1, 0, IoSpec::BYTE);
+        cx.map(Space::Io, r, u64::from(self.iobase), 0);
         Ok(Box::new(Debugcon { chr, readback: self.readback }))
     }
 }

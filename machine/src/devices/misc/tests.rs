@@ -38,6 +38,10 @@ fn debug_exit_status() {
     assert_eq!(m.guest_read(Space::Io, 0xf4, 4), 0);
     m.guest_write(Space::Io, 0xf4, 4, 0x10);
     assert_eq!(m.run.requests.exit, Some(33));
+    // Odd sizes and places are accepted, as QEMU does, and do no harm.
+    m.add::<debug_exit::DebugExitProps>(&[("iobase", Str("0xffffffff")), ("iosize", Str("0xffffffff"))]);
+    m.add::<debug_exit::DebugExitProps>(&[("iosize", Str("0"))]);
+    assert_eq!(m.inb(0x501), 0xff);
 }
 
 #[test]
