@@ -109,7 +109,7 @@ impl BlockGraph {
     pub fn open_drive(&self, o: &DriveOpts) -> Result<OpenedDrive> {
         let mut s = split(o)?;
         if self.find_drive(&o.id).is_some() {
-            return Err(BlockError::text(format!("Device with id '{}' already exists", o.id)));
+            return Err(BlockError::text(format!("Duplicate ID '{}' for drive", o.id)));
         }
         if self.find_node(&o.id).is_some() {
             return Err(BlockError::text(format!(
