@@ -28,6 +28,21 @@ pub enum OnError {
     Auto,
 }
 
+impl OnError {
+    /// What this policy says about a failed request. A device whose own `rerror`/`werror` property is set uses that,
+    /// else the drive's ([`BlockBackend::error_action`]).
+    pub fn action(self, is_read: bool, error: Errno) -> ErrorAction {
+        match self {
+            OnError::Ignore => ErrorAction::Ignore,
+            OnError::Stop => ErrorAction::Stop,
+            OnError::Report => ErrorAction::Report,
+            OnError::Auto if is_read => ErrorAction::Report,
+            OnError::Enospc | OnError::Auto if error == Errno::ENOSPC => ErrorAction::Stop,
+            OnError::Enospc | OnError::Auto => ErrorAction::Report,
+        }
+    }
+}
+
 /// The decision for one failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorAction {
@@ -390,14 +405,6 @@ impl BlockBackend {
 
     /// What `rerror`/`werror` say about a failed request.
     pub fn error_action(&self, is_read: bool, error: Errno) -> ErrorAction {
-        let policy = if is_read { self.0.opts.rerror } else { self.0.opts.werror };
-        match policy {
-            OnError::Ignore => ErrorAction::Ignore,
-            OnError::Stop => ErrorAction::Stop,
-            OnError::Report => ErrorAction::Report,
-            OnError::Auto if is_read => ErrorAction::Report,
-            OnError::Enospc | OnError::Auto if error == Errno::ENOSPC => ErrorAction::Stop,
-            OnError::Enospc | OnError::Auto => ErrorAction::Report,
-        }
+        if is_read { self.0.opts.rerror } else { self.0.opts.werror }.action(is_read, error)
     }
 }
