@@ -223,17 +223,16 @@ impl BlockGraph {
         &self,
         path: &str,
         base: &std::sync::Arc<crate::Node>,
+        mut options: Map<String, Value>,
     ) -> Result<std::sync::Arc<crate::Node>> {
         let inherit = Inherit::default();
         let file = serde_json::json!({"driver": "file", "filename": path, "cache": {"no-flush": true}});
         let node = self.open_node(Opts::new(super::object(file), "", true), &inherit)?;
         qcow2::create(&node, &qcow2::CreateOpts::new(base.len()))?;
-        let mut options = Map::new();
         options.insert("driver".into(), "qcow2".into());
         options.insert("file".into(), node.name().into());
         options.insert("backing".into(), base.name().into());
         options.insert("cache.no-flush".into(), true.into());
-        options.insert("discard".into(), "unmap".into());
         self.open_node(Opts::new(options, "", false), &inherit)
     }
 }
