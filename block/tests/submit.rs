@@ -264,3 +264,28 @@ fn null_devices() {
     assert_eq!(r, Submitted::Pending);
     assert_eq!(rx.recv().unwrap(), (5, Ok(())));
 }
+
+#[test]
+fn every_layout_through_the_device_interface() {
+    if !have_tools() {
+        return;
+    }
+    let size = 2u64 << 20;
+    for opt in [
+        "cluster_size=512,refcount_bits=1",
+        "cluster_size=4k",
+        "compat=0.10,cluster_size=1k",
+        "cluster_size=2M",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let q = dir.path().join("q.qcow2");
+        img(&["create", "-q", "-f", "qcow2", "-o", opt, s(&q), &size.to_string()]);
+        let mut shadow = vec![0u8; size as usize];
+        for cache in ["16M", "2k"] {
+            let extra = [("format", "qcow2"), ("cache", "unsafe"), ("l2-cache-size", cache)];
+            one(&q, &extra, &mut shadow);
+            check(&q);
+            assert!(contents(&q, dir.path()) == shadow, "{opt} {cache}");
+        }
+    }
+}
