@@ -1,0 +1,67 @@
+# rqemu: what a developer runs. Every target that needs Debian packages installs them first (scripts/setup.sh).
+#
+#   make demo          boot a guest from a qcow2 disk, show its console, talk QMP to it, power it off
+#   make test          unit tests, then the side-by-side comparison with QEMU 7.2
+#   make lint          rustfmt, clippy, cargo deny, dependency arrows
+#   make bench         ratios to QEMU, written to docs/performance.md
+#   make scoreboard    all comparisons, written to compat-tests/scoreboard.md
+#   make check-images  the block layer's images under qemu-img check
+#
+# The binary under test is $RQEMU (default: built here), the reference $QEMU (default: qemu-system-x86_64).
+
+CARGO ?= cargo
+QEMU ?= qemu-system-x86_64
+export QEMU
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BIN := rqemu-system-x86_64
+
+# `fast`: optimised, but without link-time optimisation, so that two cores build it in reasonable time.
+FAST := --config 'profile.fast.inherits="release"' --config 'profile.fast.lto="off"' \
+        --config 'profile.fast.codegen-units=16' --profile fast
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build build-fast test unit compat lint bench demo scoreboard ratchet check-images
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup:
+	@scripts/setup.sh
+
+build:
+	$(CARGO) build --release -p rqemu-frontend --bin $(BIN)
+
+build-fast:
+	$(CARGO) build $(FAST) -p rqemu-frontend --bin $(BIN)
+
+# Unit tests run unoptimised; the binary that guests run on is built with the fast profile.
+test: setup unit compat
+
+unit: setup
+	$(CARGO) nextest run --workspace --exclude rqemu-compat --no-tests=pass
+
+compat: setup build-fast
+	RQEMU="$${RQEMU:-$(abspath $(TARGET_DIR))/fast/$(BIN)}" $(CARGO) nextest run -p rqemu-compat
+
+lint: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) deny --offline check licenses bans sources
+	$(CARGO) nextest run -p rqemu-compat --test arrows
+
+scoreboard: setup build-fast
+	RQEMU="$${RQEMU:-$(abspath $(TARGET_DIR))/fast/$(BIN)}" $(CARGO) run -q -p rqemu-compat --bin scoreboard
+
+# As scoreboard, and raises the committed floor (compat-tests/ratchet.json) to what was reached.
+ratchet: setup build-fast
+	RQEMU="$${RQEMU:-$(abspath $(TARGET_DIR))/fast/$(BIN)}" $(CARGO) run -q -p rqemu-compat --bin scoreboard -- --ratchet
+
+bench: setup build
+	RQEMU="$${RQEMU:-$(abspath $(TARGET_DIR))/release/$(BIN)}" $(CARGO) run -q --release -p rqemu-compat --bin bench
+
+demo: setup build
+	RQEMU="$${RQEMU:-$(abspath $(TARGET_DIR))/release/$(BIN)}" $(CARGO) run -q -p rqemu-compat --bin demo
+
+check-images: setup
+	$(CARGO) nextest run --workspace --no-tests=pass -E 'test(qemu_img) | test(image)'
