@@ -16,6 +16,7 @@ pub mod guests;
 pub mod ppm;
 pub mod proc;
 pub mod qmp;
+pub mod qtest;
 pub mod score;
 pub mod stream;
 pub mod vm;

@@ -1,0 +1,192 @@
+//! What every protocol and format driver provides to the graph.
+
+use crate::error::{Errno, IoResult, Result};
+use crate::iov::Iov;
+use crate::request::Completion;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Permissions on a node, as bits; the numbers are those of the lock bytes 100+n and 200+n in the image file.
+pub mod perm {
+    /// Consistent read.
+    pub const READ: u8 = 1;
+    /// Write.
+    pub const WRITE: u8 = 2;
+    /// Write without changing what a reader sees (copy on read).
+    pub const WRITE_UNCHANGED: u8 = 4;
+    /// Change the length.
+    pub const RESIZE: u8 = 8;
+    /// Everything.
+    pub const ALL: u8 = 15;
+
+    /// The name that error texts use for the lowest set bit.
+    pub fn name(bit: u8) -> &'static str {
+        match bit.trailing_zeros() {
+            0 => "consistent read",
+            1 => "write",
+            2 => "write unchanged",
+            _ => "resize",
+        }
+    }
+}
+
+/// What is asked of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Read into the list.
+    Read,
+    /// Write from the list. With `fua` the data are stable when it completes.
+    Write {
+        /// Force unit access.
+        fua: bool,
+    },
+    /// Make all completed writes stable.
+    Flush,
+    /// The range's content is no longer needed.
+    Discard,
+    /// The range shall read as zeroes.
+    WriteZeroes {
+        /// The host space may be given back.
+        unmap: bool,
+        /// Force unit access.
+        fua: bool,
+    },
+}
+
+/// Outcome of an attempt to serve a request without waiting.
+pub enum Inline {
+    /// Served.
+    Done(IoResult),
+    /// It would have to wait (or be complicated): give it to a worker.
+    Punt,
+}
+
+/// A protocol or format driver: blocking calls that any thread may make at the same time.
+///
+/// Offsets and lengths are bytes and are inside `len()` unless stated; the caller ([`crate::node::Node`]) checks.
+/// Reads beyond the end of a shorter lower layer give zeroes. Any alignment is accepted.
+#[allow(clippy::len_without_is_empty)]
+pub trait Driver: Send + Sync {
+    /// QEMU's driver name (`raw`, `qcow2`, `file` …).
+    fn name(&self) -> &'static str;
+    /// Size of the medium in bytes. May change (`truncate`).
+    fn len(&self) -> u64;
+    /// Fills `iov` from `off`.
+    fn readv(&self, off: u64, iov: Iov<'_>) -> IoResult;
+    /// Writes `iov` at `off`.
+    fn writev(&self, off: u64, iov: Iov<'_>, fua: bool) -> IoResult;
+    /// Makes completed writes stable (no-op with `cache.no-flush`).
+    fn flush(&self) -> IoResult;
+    /// Gives `len` bytes at `off` back. Advisory: success without effect is fine.
+    fn discard(&self, _off: u64, _len: u64) -> IoResult {
+        Ok(())
+    }
+    /// Makes `len` bytes at `off` read as zeroes.
+    fn write_zeroes(&self, off: u64, len: u64, unmap: bool) -> IoResult;
+    /// Changes the length.
+    fn truncate(&self, _len: u64) -> Result<()> {
+        Err(crate::BlockError::text("Image format driver does not support resize"))
+    }
+    /// Serves the request now if that needs no waiting.
+    fn try_inline(&self, _op: Op, _off: u64, _iov: Iov<'_>) -> Inline {
+        Inline::Punt
+    }
+    /// Hands the request (`c`, at this driver's offset) to an asynchronous host engine. On `Err` the caller gives the completion to a worker.
+    fn try_queue(&self, _off: u64, c: Completion) -> std::result::Result<(), Completion> {
+        Err(c)
+    }
+    /// Holds back (`true`) or releases (`false`) submissions to the asynchronous engine, so that a batch costs one
+    /// system call.
+    fn plug(&self, _on: bool) {}
+    /// True if `[off, off+len)` is known to read as zeroes, without I/O on data. `false` is always a correct answer.
+    fn is_zero(&self, _off: u64, _len: u64) -> bool {
+        false
+    }
+    /// Takes or releases host locks so that exactly `perm` is held and exactly `shared` is left to others.
+    /// Drivers with children pass on what they need.
+    fn set_perm(&self, _perm: u8, _shared: u8) -> Result<()> {
+        Ok(())
+    }
+    /// Ends all work and leaves the image consistent on the host; called once before drop, on the way down.
+    fn close(&self) -> IoResult {
+        Ok(())
+    }
+    /// Bytes the host has allocated for the image, if it is a file itself.
+    fn allocated(&self) -> Option<u64> {
+        None
+    }
+    /// Format-specific part of `ImageInfo`, `{"type":…,"data":…}`.
+    fn format_specific(&self) -> Option<Value> {
+        None
+    }
+    /// `driver-specific` part of `query-blockstats`.
+    fn driver_stats(&self) -> Option<Value> {
+        None
+    }
+    /// What else `ImageInfo` shows.
+    fn image_facts(&self) -> ImageFacts {
+        ImageFacts::default()
+    }
+}
+
+/// Facts about an image that only its format driver knows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ImageFacts {
+    /// Allocation unit.
+    pub cluster_size: Option<u64>,
+    /// `dirty-flag`.
+    pub dirty: bool,
+    /// Name of the backing image as it stands in the header.
+    pub backing_file: Option<String>,
+    /// Format of the backing image as it stands in the header.
+    pub backing_format: Option<String>,
+    /// Encrypted image.
+    pub encrypted: bool,
+    /// Internal snapshots: (id, name, vm-state-size, date-sec, date-nsec, vm-clock-ns, icount).
+    pub snapshots: Vec<SnapshotInfo>,
+}
+
+/// One internal snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// Unique id.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// Bytes of VM state.
+    pub vm_state_size: u64,
+    /// Host date, seconds.
+    pub date_sec: u32,
+    /// Host date, nanoseconds.
+    pub date_nsec: u32,
+    /// Guest clock in nanoseconds.
+    pub vm_clock_ns: u64,
+    /// Instruction count, if recorded.
+    pub icount: Option<u64>,
+}
+
+/// Something that must stay alive while a data transfer into an image file is under way.
+pub trait DataGuard: Send + Sync {
+    /// The transfer that was registered under `token` has ended.
+    fn release(&self, token: u32);
+}
+
+/// A registered transfer; releases itself on drop.
+pub struct GuardRef {
+    pub(crate) guard: Arc<dyn DataGuard>,
+    pub(crate) token: u32,
+}
+
+impl Drop for GuardRef {
+    fn drop(&mut self) {
+        self.guard.release(self.token);
+    }
+}
+
+/// Convenience for drivers: an error for something outside the medium.
+pub(crate) fn check_range(off: u64, len: u64, size: u64) -> IoResult {
+    match off.checked_add(len) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(Errno::EIO),
+    }
+}

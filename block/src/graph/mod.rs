@@ -1,0 +1,237 @@
+//! The graph of named nodes and the drives on top of it.
+
+mod drive;
+mod open;
+mod opts;
+pub(crate) mod probe;
+pub mod query;
+
+pub use drive::{DriveOpts, OpenedDrive};
+
+use crate::backend::{BackendOpts, BlockBackend};
+use crate::error::{BlockError, Result};
+use crate::node::Node;
+use crate::pool::Pool;
+use crate::posix::FdOpener;
+use opts::Opts;
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
+
+#[derive(Default)]
+struct State {
+    /// Every live node, oldest first.
+    nodes: Vec<Weak<Node>>,
+    /// Nodes that `blockdev-add` made and `blockdev-del` may remove.
+    monitor: Vec<Arc<Node>>,
+    drives: Vec<BlockBackend>,
+    /// Number of the next generated node name.
+    next_auto: u64,
+    next_seq: u64,
+    opener: Option<Arc<dyn FdOpener>>,
+    warnings: Vec<String>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    pool: Pool,
+}
+
+/// All block nodes and drives of a machine. Clones share everything.
+#[derive(Clone)]
+pub struct BlockGraph(Arc<Shared>);
+
+impl Default for BlockGraph {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl BlockGraph {
+    /// An empty graph. Costs nothing until something is opened.
+    pub fn new() -> BlockGraph {
+        BlockGraph(Arc::new(Shared { state: Mutex::default(), pool: Pool::new() }))
+    }
+
+    /// Installs the hook for `/dev/fdset/N` and the like.
+    pub fn set_fd_opener(&self, opener: Arc<dyn FdOpener>) {
+        self.0.state.lock().opener = Some(opener);
+    }
+
+    fn opener(&self) -> Option<Arc<dyn FdOpener>> {
+        self.0.state.lock().opener.clone()
+    }
+
+    /// Warnings since the last call, each without the program's prefix; the caller prints them to stderr.
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.state.lock().warnings)
+    }
+
+    fn warn(&self, text: String) {
+        self.0.state.lock().warnings.push(text);
+    }
+
+    /// `blockdev-add`: `options` is the QAPI `BlockdevOptions` dictionary (nested, typed). Returns the root node.
+    pub fn blockdev_add(&self, options: Value) -> Result<Arc<Node>> {
+        let Value::Object(map) = options else {
+            return Err(BlockError::BadType { name: "options".into(), expected: "object" });
+        };
+        let opts = Opts::new(map, "", true);
+        let driver = opts.has("driver");
+        if driver && !opts.has("node-name") {
+            // The driver's own complaints come first.
+            self.check_required(&opts)?;
+            return Err(BlockError::text("'node-name' must be specified for the root node"));
+        }
+        let node = self.open_node(opts, &open::Inherit::default())?;
+        node.implicit.store(false, Relaxed);
+        self.0.state.lock().monitor.push(node.clone());
+        Ok(node)
+    }
+
+    /// `blockdev-del`.
+    pub fn blockdev_del(&self, name: &str) -> Result<()> {
+        let node = self.find_node(name).ok_or_else(|| BlockError::NodeNotFound(name.into()))?;
+        let mut st = self.0.state.lock();
+        let Some(at) = st.monitor.iter().position(|n| Arc::ptr_eq(n, &node)) else {
+            return Err(BlockError::text(format!("Node {name} is not owned by the monitor")));
+        };
+        if !node.is_unused() {
+            return Err(BlockError::text(format!("Node {name} is in use")));
+        }
+        let gone = st.monitor.remove(at);
+        drop(st);
+        drop(node);
+        drop(gone);
+        Ok(())
+    }
+
+    /// A node by its name.
+    pub fn find_node(&self, name: &str) -> Option<Arc<Node>> {
+        self.nodes().into_iter().find(|n| n.name() == name)
+    }
+
+    /// Live nodes, newest first (the order of `query-named-block-nodes`).
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        let mut st = self.0.state.lock();
+        st.nodes.retain(|w| w.strong_count() > 0);
+        st.nodes.iter().rev().filter_map(Weak::upgrade).collect()
+    }
+
+    /// A drive by its id.
+    pub fn find_drive(&self, id: &str) -> Option<BlockBackend> {
+        self.0.state.lock().drives.iter().find(|d| d.name() == id && !id.is_empty()).cloned()
+    }
+
+    /// Named drives in the order they were made.
+    pub fn drives(&self) -> Vec<BlockBackend> {
+        self.0.state.lock().drives.clone()
+    }
+
+    /// Resolves `-device drive=NAME`: an existing drive, or a new anonymous one on a node.
+    pub fn backend_for(&self, name: &str) -> Result<BlockBackend> {
+        if let Some(d) = self.find_drive(name) {
+            return Ok(d);
+        }
+        let node = self.find_node(name).ok_or_else(|| BlockError::NoSuchNode(name.into()))?;
+        let b = self.anonymous_backend();
+        b.insert(&node)?;
+        Ok(b)
+    }
+
+    /// A drive without name and medium, for a device with removable media and no `drive=`.
+    pub fn anonymous_backend(&self) -> BlockBackend {
+        BlockBackend::new("", BackendOpts::default(), &self.0.pool)
+    }
+
+    /// Forgets a named drive (`drive_del`, or its device went away).
+    pub fn remove_drive(&self, id: &str) -> bool {
+        let mut st = self.0.state.lock();
+        let Some(at) = st.drives.iter().position(|d| d.name() == id) else { return false };
+        let gone = st.drives.remove(at);
+        drop(st);
+        gone.eject();
+        true
+    }
+
+    /// Flushes every node; the first error is returned after all were tried.
+    pub fn flush_all(&self) -> Result<(), crate::Errno> {
+        let mut first = Ok(());
+        for n in self.nodes() {
+            if !n.info.read_only {
+                first = first.and(n.driver().flush());
+            }
+        }
+        first
+    }
+
+    /// Ends everything: media are ejected, images are flushed, marked clean, unlocked and closed. Devices must have
+    /// stopped submitting.
+    pub fn shutdown(&self) {
+        let (drives, monitor) = {
+            let mut st = self.0.state.lock();
+            (std::mem::take(&mut st.drives), std::mem::take(&mut st.monitor))
+        };
+        for d in &drives {
+            d.eject();
+        }
+        // Newest first: users go before what they use.
+        monitor.into_iter().rev().for_each(drop);
+        // A node may still be referenced by a backend that a device holds; its image must be consistent all the same.
+        for n in self.nodes() {
+            let _ = n.driver().close();
+        }
+    }
+
+    fn name_taken(&self, name: &str) -> bool {
+        self.find_node(name).is_some()
+    }
+
+    /// Checks a wished node name or makes one as QEMU does: `#block`, a running number, two random digits.
+    fn node_name(&self, wish: Option<String>) -> Result<String> {
+        let Some(name) = wish else {
+            let mut st = self.0.state.lock();
+            let n = st.next_auto;
+            st.next_auto += 1;
+            let random = std::collections::hash_map::RandomState::new().build_hasher().finish() % 100;
+            return Ok(format!("#block{n}{random:02}"));
+        };
+        let well_formed = name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+        if !well_formed {
+            return Err(BlockError::text(format!("Invalid node-name: '{name}'")));
+        }
+        if self.find_drive(&name).is_some() {
+            return Err(BlockError::text(format!("node-name={name} is conflicting with a device id")));
+        }
+        if self.name_taken(&name) {
+            return Err(BlockError::DuplicateNode(name));
+        }
+        if name.len() > 31 {
+            return Err(BlockError::text("Node name too long"));
+        }
+        Ok(name)
+    }
+
+    fn next_seq(&self) -> u64 {
+        let mut st = self.0.state.lock();
+        st.next_seq += 1;
+        st.next_seq
+    }
+
+    fn register(&self, node: &Arc<Node>) {
+        let mut st = self.0.state.lock();
+        st.nodes.retain(|w| w.strong_count() > 0);
+        let at = st.nodes.partition_point(|w| w.upgrade().is_some_and(|n| n.info.seq < node.info.seq));
+        st.nodes.insert(at, Arc::downgrade(node));
+    }
+}
+
+pub(crate) fn object(v: Value) -> Map<String, Value> {
+    match v {
+        Value::Object(m) => m,
+        _ => Map::new(),
+    }
+}

@@ -1,0 +1,90 @@
+//! Accelerators: what runs the guest's processors.
+
+pub mod kvm;
+mod none;
+
+pub use none::NoCpu;
+
+use std::os::fd::RawFd;
+
+use crate::cpu::{BootRegs, CpuRegs};
+use crate::device::DevId;
+use crate::memory::{FlatMaps, Space};
+use crate::QResult;
+
+/// Where the interrupt controllers live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IrqChip {
+    /// All of them are devices of ours.
+    User,
+    /// Only the local APICs are the accelerator's.
+    Split,
+    /// All of them (and the PIT) are the accelerator's.
+    Kernel,
+}
+
+/// A message-signalled interrupt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MsiMessage {
+    /// Address.
+    pub addr: u64,
+    /// Data.
+    pub data: u32,
+}
+
+/// An accelerator, as the machine under its lock sees it.
+pub trait Accel: Send {
+    /// Name (`kvm`, `tcg`, `qtest`).
+    fn name(&self) -> &'static str;
+    /// Where the interrupt controllers live.
+    fn irqchip(&self) -> IrqChip {
+        IrqChip::User
+    }
+    /// Sets a global system interrupt of in-kernel controllers.
+    fn set_gsi(&mut self, _gsi: u32, _level: bool) {}
+    /// Delivers an MSI.
+    fn msi(&mut self, _msg: MsiMessage) {}
+    /// The interrupt request line of the boot processor (user-space PIC).
+    fn set_intr(&mut self, _level: bool) {}
+    /// The memory map changed from `old` to `new`.
+    fn memory_changed(&mut self, _old: &FlatMaps, _new: &FlatMaps) -> QResult<()> {
+        Ok(())
+    }
+    /// Lets guest writes to `addr` signal `fd` without an exit (`value`: only this value). `false`: not possible.
+    fn ioeventfd(
+        &mut self,
+        _add: bool,
+        _space: Space,
+        _addr: u64,
+        _len: u32,
+        _value: Option<u64>,
+        _fd: RawFd,
+    ) -> bool {
+        false
+    }
+    /// Lets a signal on `fd` deliver the MSI (`None` stops it). `slot` names the pair (device, vector).
+    /// `false`: not possible, the caller must poll `fd` itself.
+    fn irqfd(&mut self, _slot: (DevId, u32), _fd: RawFd, _msg: Option<MsiMessage>) -> bool {
+        false
+    }
+    /// Where the boot processor starts after the next reset (`None`: at the reset vector).
+    fn set_boot(&mut self, _boot: Option<BootRegs>) {}
+    /// Puts all CPUs into their reset state (they are parked).
+    fn reset_cpus(&mut self) {}
+    /// Registers of a (parked) CPU.
+    fn cpu_regs(&mut self, _index: usize) -> Option<CpuRegs> {
+        None
+    }
+    /// Sends a non-maskable interrupt to a (parked) CPU; `false` if that is not possible.
+    fn nmi(&mut self, _index: usize) -> bool {
+        false
+    }
+    /// Physical address of a virtual one on a (parked) CPU.
+    fn translate(&mut self, _index: usize, _addr: u64) -> Option<u64> {
+        None
+    }
+    /// Ends all CPU threads. Not with the machine lock held by the caller's own vCPU.
+    fn stop(&mut self) {}
+    /// For code that knows the concrete accelerator.
+    fn as_any(&mut self) -> &mut dyn std::any::Any;
+}

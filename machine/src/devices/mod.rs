@@ -1,0 +1,8 @@
+//! Device models, by area.
+
+pub mod chipset;
+pub mod display;
+pub mod legacy;
+pub mod misc;
+pub mod storage;
+pub mod virtio;

@@ -1,0 +1,142 @@
+//! The flat map: sorted, disjoint ranges, looked up by binary search.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::ram::RamBlock;
+use super::tree::{IoSpec, Owner, RegionId};
+
+/// What lies in a range.
+#[derive(Clone)]
+pub enum FlatKind {
+    /// Host memory.
+    Ram {
+        /// The block.
+        block: Arc<RamBlock>,
+        /// Guest writes are dropped.
+        readonly: bool,
+    },
+    /// Handled by code.
+    Io {
+        /// Who.
+        owner: Owner,
+        /// Access sizes.
+        spec: IoSpec,
+    },
+}
+
+/// One range; `last` is inclusive so that the end of the space can be expressed.
+#[derive(Clone)]
+pub struct FlatRange {
+    /// First address.
+    pub start: u64,
+    /// Last address.
+    pub last: u64,
+    /// Offset of `start` in the region (for RAM: in the block).
+    pub offset: u64,
+    /// The region.
+    pub region: RegionId,
+    /// What it is.
+    pub kind: FlatKind,
+}
+
+impl FlatRange {
+    /// RAM of the same block that continues `self` without a gap, with the same rights.
+    fn continues(&self, next: &Self) -> bool {
+        match (&self.kind, &next.kind) {
+            (FlatKind::Ram { block: a, readonly: ra }, FlatKind::Ram { block: b, readonly: rb }) => {
+                Arc::ptr_eq(a, b)
+                    && ra == rb
+                    && self.last.wrapping_add(1) == next.start
+                    && self.offset + (self.last - self.start) + 1 == next.offset
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Why a memory access failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum MemError {
+    /// Nothing is mapped there, or not memory.
+    #[error("no memory at {0:#x}")]
+    Unmapped(u64),
+}
+
+/// Sorted, disjoint ranges.
+#[derive(Default)]
+pub struct FlatView {
+    ranges: Vec<FlatRange>,
+}
+
+impl FlatView {
+    /// From sorted disjoint ranges; joins RAM that continues.
+    pub fn new(sorted: Vec<FlatRange>) -> Self {
+        let mut ranges: Vec<FlatRange> = Vec::with_capacity(sorted.len());
+        for r in sorted {
+            match ranges.last_mut() {
+                Some(l) if l.continues(&r) => l.last = r.last,
+                _ => ranges.push(r),
+            }
+        }
+        Self { ranges }
+    }
+
+    /// The ranges.
+    pub fn ranges(&self) -> &[FlatRange] {
+        &self.ranges
+    }
+
+    /// The range that holds `addr`.
+    pub fn find(&self, addr: u64) -> Option<&FlatRange> {
+        let i = self.ranges.partition_point(|r| r.last < addr);
+        self.ranges.get(i).filter(|r| r.start <= addr)
+    }
+
+    /// Host address of `len` bytes at `addr` if they lie in one RAM range (and may be written, if `write`).
+    pub fn host_ptr(&self, addr: u64, len: u64, write: bool) -> Option<*mut u8> {
+        let r = self.find(addr)?;
+        let FlatKind::Ram { block, readonly } = &r.kind else { return None };
+        if (write && *readonly) || len > r.last - addr + 1 || len == 0 {
+            return None;
+        }
+        let off = r.offset + (addr - r.start);
+        if off.checked_add(len)? > block.len() {
+            return None;
+        }
+        // SAFETY: `off + len` was checked against the block's length.
+        Some(unsafe { block.host().add(off as usize) })
+    }
+
+    /// Calls `f(block, offset, pos, len)` for each piece of RAM in `[addr, addr + len)`.
+    fn pieces(
+        &self,
+        addr: u64,
+        len: usize,
+        mut f: impl FnMut(&RamBlock, bool, u64, std::ops::Range<usize>) -> bool,
+    ) -> Result<(), MemError> {
+        let mut pos = 0;
+        while pos < len {
+            let at = addr.checked_add(pos as u64).ok_or(MemError::Unmapped(addr))?;
+            let r = self.find(at).ok_or(MemError::Unmapped(at))?;
+            let FlatKind::Ram { block, readonly } = &r.kind else { return Err(MemError::Unmapped(at)) };
+            let n = ((r.last - at).saturating_add(1)).min((len - pos) as u64) as usize;
+            if !f(block, *readonly, r.offset + (at - r.start), pos..pos + n) {
+                return Err(MemError::Unmapped(at));
+            }
+            pos += n;
+        }
+        Ok(())
+    }
+
+    /// Reads RAM or ROM.
+    pub fn read(&self, addr: u64, buf: &mut [u8]) -> Result<(), MemError> {
+        self.pieces(addr, buf.len(), |b, _, off, range| b.read(off, &mut buf[range]))
+    }
+
+    /// Writes RAM; bytes for ROM are dropped.
+    pub fn write(&self, addr: u64, buf: &[u8]) -> Result<(), MemError> {
+        self.pieces(addr, buf.len(), |b, ro, off, range| ro || b.write(off, &buf[range]))
+    }
+}

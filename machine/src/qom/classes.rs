@@ -1,0 +1,108 @@
+//! The explicit, sorted list of classes.
+
+use super::ClassInfo;
+#[allow(unused_imports)]
+use super::Classed;
+
+/// Registers classes; keep the list sorted by class name (a test checks it).
+macro_rules! register_classes {
+    (types { $($t:path),* $(,)? } abstracts { $($name:literal : $parent:expr),* $(,)? }) => {
+        static CONCRETE: &[&ClassInfo] = &[$(<$t as Classed>::CLASS),*];
+        static ABSTRACT: &[ClassInfo] = &[$(ClassInfo::abstract_($name, $parent)),*];
+    };
+}
+
+register_classes! {
+    types {
+        crate::devices::chipset::piix3::Piix3Props,
+        crate::devices::chipset::piix4_pm::Piix4PmProps,
+        crate::devices::chipset::fw_cfg::FwCfgIoProps,
+        crate::devices::chipset::i440fx::I440fxProps,
+        crate::devices::chipset::i440fx::I440fxHostProps,
+        crate::devices::legacy::i8042::I8042Props,
+        crate::devices::chipset::dma::I8257Props,
+        crate::devices::storage::ide::IdeCdProps,
+        crate::devices::storage::ide::IdeHdProps,
+        crate::devices::misc::debug_exit::DebugExitProps,
+        crate::devices::misc::debugcon::DebugconProps,
+        crate::devices::legacy::pit::pcspk::PcspkProps,
+        crate::devices::legacy::pit::IsaPitProps,
+        crate::devices::legacy::serial::IsaSerialProps,
+        crate::devices::legacy::rtc::Mc146818Props,
+        crate::devices::legacy::serial::PciSerialProps,
+        crate::devices::storage::ide::Piix3IdeProps,
+        crate::devices::storage::ide::Piix4IdeProps,
+        crate::devices::misc::port92::Port92Props,
+        crate::devices::legacy::i8042::Ps2KbdProps,
+        crate::devices::legacy::i8042::Ps2MouseProps,
+        crate::devices::misc::pvpanic::PvpanicProps,
+        crate::devices::misc::pvpanic::PvpanicPciProps,
+        crate::devices::legacy::serial::SerialProps,
+        crate::devices::chipset::smbus::SmbusEepromProps,
+        crate::devices::misc::vmcoreinfo::VmcoreinfoProps,
+        crate::devices::misc::vmgenid::VmgenidProps,
+    }
+    abstracts {
+        "device": Some("object"),
+        "fw_cfg": Some("sys-bus-device"),
+        "i2c-slave": Some("device"),
+        "ide-device": Some("device"),
+        "isa-device": Some("device"),
+        "object": None,
+        "pci-device": Some("device"),
+        "pci-host-bridge": Some("sys-bus-device"),
+        "pci-ide": Some("pci-device"),
+        "pci-piix3": Some("pci-device"),
+        "pit-common": Some("isa-device"),
+        "ps2-device": Some("sys-bus-device"),
+        "smbus-device": Some("i2c-slave"),
+        "sys-bus-device": Some("device"),
+    }
+}
+
+/// Concrete classes, sorted by name.
+pub static ALL_CLASSES: &[&ClassInfo] = CONCRETE;
+
+/// All classes, concrete and abstract.
+pub fn classes() -> impl Iterator<Item = &'static ClassInfo> {
+    CONCRETE.iter().copied().chain(ABSTRACT.iter())
+}
+
+/// Class by exact name.
+pub fn class_by_name(name: &str) -> Option<&'static ClassInfo> {
+    if let Ok(i) = CONCRETE.binary_search_by(|c| c.name.cmp(name)) {
+        return CONCRETE.get(i).copied();
+    }
+    ABSTRACT.iter().find(|c| c.name == name)
+}
+
+/// Class by name or alias, as `-device` takes it.
+pub fn resolve_device_class(name: &str) -> Option<&'static ClassInfo> {
+    class_by_name(name).or_else(|| CONCRETE.iter().copied().find(|c| c.aliases.contains(&name)))
+}
+
+/// Whether `class` is `ancestor` or derives from it.
+pub fn is_a(class: &ClassInfo, ancestor: &str) -> bool {
+    let mut c = Some(class);
+    while let Some(k) = c {
+        if k.name == ancestor {
+            return true;
+        }
+        c = k.parent.and_then(class_by_name);
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sorted_and_rooted() {
+        assert!(CONCRETE.windows(2).all(|w| w[0].name < w[1].name), "class list is not sorted");
+        assert!(ABSTRACT.windows(2).all(|w| w[0].name < w[1].name), "abstract list is not sorted");
+        for c in classes() {
+            assert!(c.name == "object" || is_a(c, "object"), "{} has an unknown ancestor", c.name);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Where a part of the specification came from: the prefix of error messages.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::QError;
+
+/// Origin of a spec item.
+///
+/// Two items that differ only in their origin are equal: a machine described by QMP calls compares equal to
+/// the same machine described on a command line.
+#[derive(Clone, Default)]
+pub struct Loc(Option<Arc<str>>);
+
+impl Loc {
+    /// Made up by the program itself (default devices) or by QMP: errors carry no prefix.
+    pub const NONE: Loc = Loc(None);
+
+    /// An option as typed, for example `-drive file=x` or `--m`.
+    pub fn option(words: &[&str]) -> Self {
+        Self(Some(Arc::from(words.join(" "))))
+    }
+
+    /// A line of a configuration file; lines count from 1.
+    pub fn file(name: &str, line: u32) -> Self {
+        Self(Some(Arc::from(format!("{name}:{line}"))))
+    }
+
+    /// The prefix without its colon.
+    pub fn as_str(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+
+    /// Puts `-option argument: ` in front of an error's description.
+    pub fn locate(&self, err: QError) -> QError {
+        match self.as_str() {
+            Some(text) => err.prepend(&format!("{text}: ")),
+            None => err,
+        }
+    }
+}
+
+impl PartialEq for Loc {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Loc {}
+
+impl fmt::Debug for Loc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str().unwrap_or("-"))
+    }
+}
