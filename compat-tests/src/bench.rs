@@ -14,6 +14,9 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// One run of a binary -> a figure.
+type Measure = Box<dyn Fn(&Bin) -> Res<f64>>;
+
 /// One line of the table.
 pub struct Case {
     pub group: &'static str,
@@ -22,7 +25,7 @@ pub struct Case {
     /// The ratio to be reached, when there is a goal.
     pub goal: Option<f64>,
     /// Measures one run.
-    pub measure: Box<dyn Fn(&Bin) -> Res<f64>>,
+    pub measure: Measure,
     /// Measured with a bare KVM program: what no emulator can avoid. Subtracted on both sides for the ratio.
     pub floor: Option<f64>,
 }

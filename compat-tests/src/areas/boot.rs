@@ -27,9 +27,9 @@ pub fn run(sides: &Sides) -> Vec<Row> {
         let (a, b) = sides.both(|bin| firmware(bin, args));
         rows.push(Row::of(format!("SeaBIOS debug text, {name}"), a, b, lines));
     }
-    let (a, b) = sides.both(|bin| serial_console(bin));
+    let (a, b) = sides.both(serial_console);
     rows.push(Row::of("SeaBIOS on the serial line", a, b, lines));
-    let (a, b) = sides.both(|bin| screen(bin));
+    let (a, b) = sides.both(screen);
     rows.push(Row::of("screen without a boot disk", a, b, |a, b| match a.differing(b) {
         // The cursor blinks: one character cell may differ.
         Ok(n) if n <= 9 * 16 => None,

@@ -33,24 +33,12 @@ fn demo() -> Res<()> {
     let disk = dir.path().join("disk.qcow2");
     grub_qcow2(&disk)?;
     let accel = if have_kvm() { "kvm" } else { "tcg" };
-    let args: Vec<String> = [
-        "-machine",
-        "pc,graphics=off",
-        "-accel",
-        accel,
-        "-m",
-        "256",
-        "-vga",
-        "none",
-        "-display",
-        "none",
-        "-net",
-        "none",
-    ]
-    .into_iter()
-    .map(str::to_owned)
-    .chain(["-drive".into(), format!("file={},format=qcow2,if=virtio", disk.display())])
-    .collect();
+    let args: Vec<String> =
+        ["-machine", "pc,graphics=off", "-accel", accel, "-m", "256", "-nodefaults", "-display", "none"]
+            .into_iter()
+            .map(str::to_owned)
+            .chain(["-drive".into(), format!("file={},format=qcow2,if=virtio", disk.display())])
+            .collect();
     say(&format!("{} {} -serial unix:… -qmp unix:…", bin.path.display(), args.join(" ")));
     let mut vm = VmOpts::default().serial().start(&bin, &args)?;
     let version = vm.qmp.greeting()["QMP"]["version"].clone();
