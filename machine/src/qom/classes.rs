@@ -15,6 +15,8 @@ macro_rules! register_classes {
 register_classes! {
     types {
         crate::devices::legacy::i8042::I8042Props,
+        crate::devices::legacy::ioapic::IoapicProps,
+        crate::devices::legacy::i8259::IsaPicProps,
         crate::devices::legacy::pit::pcspk::PcspkProps,
         crate::devices::legacy::pit::IsaPitProps,
         crate::devices::legacy::serial::IsaSerialProps,
@@ -26,9 +28,11 @@ register_classes! {
     }
     abstracts {
         "device": Some("object"),
+        "ioapic-common": Some("sys-bus-device"),
         "isa-device": Some("device"),
         "object": None,
         "pci-device": Some("device"),
+        "pic-common": Some("isa-device"),
         "pit-common": Some("isa-device"),
         "ps2-device": Some("sys-bus-device"),
         "sys-bus-device": Some("device"),

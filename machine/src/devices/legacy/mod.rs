@@ -1,6 +1,8 @@
 //! PC legacy devices: interrupt controllers, timers, RTC, keyboard, serial, parallel.
 
 pub mod i8042;
+pub mod i8259;
+pub mod ioapic;
 pub mod keys;
 #[cfg(test)]
 mod oracle;
