@@ -14,6 +14,7 @@ macro_rules! register_classes {
 
 register_classes! {
     types {
+        crate::devices::legacy::hpet::HpetProps,
         crate::devices::legacy::i8042::I8042Props,
         crate::devices::legacy::ioapic::IoapicProps,
         crate::devices::legacy::i8259::IsaPicProps,

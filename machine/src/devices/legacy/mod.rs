@@ -1,5 +1,6 @@
 //! PC legacy devices: interrupt controllers, timers, RTC, keyboard, serial, parallel.
 
+pub mod hpet;
 pub mod i8042;
 pub mod i8259;
 pub mod ioapic;
