@@ -378,9 +378,7 @@ mod tests {
     fn pair() -> (Machine, DevId) {
         let mut m = machine();
         let (master, slave) = add_pair(&mut m, None).unwrap();
-        m.gsi_sinks = (0..16u32)
-            .map(|n| vec![if n < 8 { IrqSink::Device(master, n) } else { IrqSink::Device(slave, n - 8) }])
-            .collect();
+        crate::devices::legacy::connect_gsis(&mut m, Some((master, slave)), None);
         m.reset_devices();
         (m, master)
     }
