@@ -206,7 +206,7 @@ impl RealizeCx<'_> {
     ) -> QResult<Option<CharId>> {
         let Some(name) = chr.0.as_deref() else { return Ok(None) };
         let dev = self.cx.dev;
-        match self.cx.m.chardevs.connect(name, FrontendRef::Device(dev, port)) {
+        match self.cx.m.chr_connect_name(name, FrontendRef::Device(dev, port)) {
             Ok(id) => Ok(Some(id)),
             Err(ConnectError::NotFound) => Err(qerr!("Property '{owner}.{prop}' can't find value '{name}'")),
             Err(ConnectError::InUse) => {

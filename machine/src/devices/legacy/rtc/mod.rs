@@ -8,7 +8,7 @@
 //! Left out: the square wave output; daylight saving. Tested: unit tests here; contents and register scripts
 //! against real QEMU.
 
-mod cmos;
+pub mod cmos;
 #[cfg(test)]
 mod tests;
 mod time;

@@ -9,7 +9,7 @@ const COM1: u16 = 0x3f8;
 
 fn port() -> (Machine, DevId) {
     let mut m = machine();
-    m.chardevs.add_test("c");
+    m.add_test_char("c");
     let d = m.add::<IsaSerialProps>(&[("chardev", PropInput::Str("c"))]);
     (m, d)
 }
@@ -31,23 +31,23 @@ fn output_is_immediate() {
         m.outb(COM1, *b);
         assert_eq!(m.inb(COM1 + 5), 0x60);
     }
-    assert_eq!(m.chardevs.test[0].out, b"hello");
+    assert_eq!(m.test_char("c", |t| t.out.clone()), b"hello");
     assert!(m.timers.next(crate::clock::ClockKind::Virtual).is_none(), "output needs no timer");
 }
 
 #[test]
 fn full_back_end_holds_output_back() {
     let (mut m, d) = port();
-    m.chardevs.test[0].room = 1;
+    m.test_char("c", |t| t.room = 1);
     m.outb(COM1 + 2, 1);
     m.outb(COM1 + 1, 2);
     for b in b"abcd" {
         m.outb(COM1, *b);
     }
     assert_eq!(m.inb(COM1 + 5) & 0x60, 0);
-    m.chardevs.test[0].room = 100;
+    m.test_char("c", |t| t.room = 100);
     m.with_dev(d, |d, cx| d.chardev().unwrap().writable(cx, 0));
-    assert_eq!(m.chardevs.test[0].out, b"abcd");
+    assert_eq!(m.test_char("c", |t| t.out.clone()), b"abcd");
     assert_eq!(m.inb(COM1 + 5), 0x60);
     assert!(m.isa_level(4));
     assert_eq!(m.inb(COM1 + 2), 0xc2);
@@ -95,7 +95,7 @@ fn overrun_and_break() {
 #[test]
 fn indexes_and_errors() {
     let mut m = machine();
-    m.chardevs.add_test("c");
+    m.add_test_char("c");
     for port in [0x3f8, 0x2f8, 0x3e8, 0x2e8] {
         m.add::<IsaSerialProps>(&[]);
         m.outb(port + 7, 0x5a);
