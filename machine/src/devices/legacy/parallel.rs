@@ -220,7 +220,7 @@ mod tests {
 
     fn lpt() -> (Machine, DevId) {
         let mut m = machine();
-        m.chardevs.add_test("p");
+        m.add_test_char("p");
         let d = m.add::<IsaParallelProps>(&[("chardev", PropInput::Str("p"))]);
         m.reset_devices();
         (m, d)
@@ -231,25 +231,25 @@ mod tests {
         let (mut m, d) = lpt();
         m.outb(0x378, b'x');
         m.outb(0x37a, 0x1d);
-        assert_eq!(m.chardevs.test[0].out, b"x");
+        assert_eq!(m.test_char("p", |c| c.out.clone()), b"x");
         m.outb(0x37a, 0x1c);
         assert!(m.isa_level(7));
         assert_eq!(m.inb(0x379) & 0xc0, 0x40);
         assert!(!m.isa_level(7));
         assert_eq!([m.inb(0x379) & 0xc0, m.inb(0x379) & 0xc0], [0, 0xc0]);
 
-        m.chardevs.test[0].room = 0;
+        m.test_char("p", |c| c.room = 0);
         m.outb(0x37a, 0x0d);
         m.outb(0x37a, 0x0c);
         for _ in 0..5 {
             assert_eq!(m.inb(0x379) & 0x80, 0, "busy");
         }
-        m.chardevs.test[0].room = 1;
+        m.test_char("p", |c| c.room = 1);
         m.with_dev(d, |d, cx| d.chardev().unwrap().writable(cx, 0));
         m.inb(0x379);
         m.inb(0x379);
         assert_eq!(m.inb(0x379) & 0x80, 0x80);
-        assert_eq!(m.chardevs.test[0].out, b"xx");
+        assert_eq!(m.test_char("p", |c| c.out.clone()), b"xx");
     }
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
                 let port = 0x378 + r.below(8).min(3) as u16;
                 match r.below(2) {
                     0 => Op::In(port),
-                    _ => Op::Out(port, r.below(256) as u8 | r.below(3).min(1) as u8 * 0x0c),
+                    _ => Op::Out(port, r.below(256) as u8 | (r.below(3).min(1) as u8 * 0x0c)),
                 }
             })
             .collect();
