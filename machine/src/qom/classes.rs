@@ -14,6 +14,11 @@ macro_rules! register_classes {
 
 register_classes! {
     types {
+        crate::devices::legacy::hpet::HpetProps,
+        crate::devices::legacy::i8042::I8042Props,
+        crate::devices::legacy::ioapic::IoapicProps,
+        crate::devices::legacy::i8259::IsaPicProps,
+        crate::devices::legacy::parallel::IsaParallelProps,
         crate::devices::chipset::piix3::Piix3Props,
         crate::devices::chipset::piix4_pm::Piix4PmProps,
         crate::devices::chipset::fw_cfg::FwCfgIoProps,
@@ -28,6 +33,9 @@ register_classes! {
         crate::devices::legacy::pit::pcspk::PcspkProps,
         crate::devices::legacy::pit::IsaPitProps,
         crate::devices::legacy::serial::IsaSerialProps,
+        crate::devices::legacy::kvm::KvmPicProps,
+        crate::devices::legacy::kvm::KvmIoapicProps,
+        crate::devices::legacy::kvm::KvmPitProps,
         crate::devices::legacy::rtc::Mc146818Props,
         crate::devices::legacy::serial::PciSerialProps,
         crate::devices::storage::ide::Piix3IdeProps,
@@ -44,6 +52,11 @@ register_classes! {
     }
     abstracts {
         "device": Some("object"),
+        "ioapic-common": Some("sys-bus-device"),
+        "isa-device": Some("device"),
+        "object": None,
+        "pci-device": Some("device"),
+        "pic-common": Some("isa-device"),
         "fw_cfg": Some("sys-bus-device"),
         "i2c-slave": Some("device"),
         "ide-device": Some("device"),
