@@ -140,7 +140,8 @@ impl Drive {
             }
             cmd::INIT_PARAMS => {
                 self.chs.heads = u32::from(self.tf.select & 15) + 1;
-                self.chs.secs = self.tf.nsector & 0xff;
+                // A count left over from a command that took 0 as 256 or 65536 stays what it means.
+                self.chs.secs = self.tf.nsector;
                 Done
             }
             cmd::SET_MULTIPLE => self.set_multiple(),
@@ -185,7 +186,7 @@ impl Drive {
     fn packet_device_command(&mut self, code: u8) -> Outcome {
         match code {
             cmd::DEVICE_RESET => {
-                self.set_signature();
+                self.power_on();
                 self.tf.status = 0;
                 Handled
             }
@@ -254,7 +255,8 @@ impl Drive {
 
     fn set_multiple(&mut self) -> Outcome {
         let n = self.tf.nsector & 0xff;
-        if n != 0 && (n > MAX_MULTIPLE || !n.is_power_of_two()) {
+        // The whole count must be a power of two, also the part that a 48-bit command left above the register.
+        if n != 0 && (n > MAX_MULTIPLE || !self.tf.nsector.is_power_of_two()) {
             return Abort;
         }
         self.mult = n;

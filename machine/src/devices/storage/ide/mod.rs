@@ -178,10 +178,9 @@ impl Channel {
     }
 
     fn diagnose(&mut self, cx: &mut Cx<'_>) {
-        for d in &mut self.drives {
+        for d in self.drives.iter_mut().filter(|d| d.present()) {
             d.diagnose();
         }
-        self.unit = 0;
         self.bm.masked = self.control & control::NIEN != 0;
         self.bm.irq(cx);
     }
@@ -191,6 +190,9 @@ impl Channel {
         let reset = v & control::SRST != 0 && self.control & control::SRST == 0;
         self.control = v;
         if reset {
+            for d in &mut self.drives {
+                d.power_on();
+            }
             self.diagnose(cx);
         }
     }
