@@ -125,7 +125,7 @@ impl Drive {
             cmd::WRITE_DMA | cmd::WRITE_DMA_ONCE | cmd::WRITE_DMA_EXT => {
                 self.dma_sectors(cx, port, code == cmd::WRITE_DMA_EXT, Dma::Write)
             }
-            cmd::DSM if self.tf.feature & 1 != 0 => self.dma_sectors(cx, port, false, Dma::Trim),
+            cmd::DSM if self.tf.feature == 1 => self.dma_sectors(cx, port, false, Dma::Trim),
             cmd::VERIFY | cmd::VERIFY_ONCE | cmd::VERIFY_EXT => {
                 self.widen_count(code == cmd::VERIFY_EXT);
                 Done
@@ -272,12 +272,12 @@ impl Drive {
         match self.tf.feature {
             0x02 => {
                 write_cache(self, true);
-                self.identify_patch(WORD_ENABLED, |w| w | 1 << 5);
+                self.identify_patch(WORD_ENABLED, |_| 0x4021);
                 Done
             }
             0x82 => {
                 write_cache(self, false);
-                self.identify_patch(WORD_ENABLED, |w| w & !(1 << 5));
+                self.identify_patch(WORD_ENABLED, |_| 0x4001);
                 self.flush();
                 Handled
             }

@@ -339,6 +339,10 @@ fn fuzz_step(g: &mut dyn Guest, r: &mut Rng, log: &mut Vec<String>) -> Vec<u8> {
     out.extend(g.task_file(base));
     out.push(g.inb(BM + 2));
     out.push(g.inb(BM + 10));
+    if r.below(4) == 0 {
+        g.outb(BM + 2, 6);
+        g.outb(BM + 10, 6);
+    }
     out
 }
 
