@@ -97,6 +97,11 @@ impl Session {
         self.pending.extend_from_slice(data);
     }
 
+    /// Whether there is input that has not been looked at.
+    pub fn has_input(&self) -> bool {
+        self.at < self.pending.len()
+    }
+
     /// Whether the owner should not read more input for now.
     pub fn suspended(&self) -> bool {
         self.out.len() > OUTPUT_HIGH

@@ -59,7 +59,9 @@ fn argument(cx: &mut MonitorCx<'_, '_>, command: &HmpCommand, words: &[&str]) ->
 /// Files whose path begins with `typed`; folders end in a slash.
 fn files(typed: &str) -> Vec<String> {
     let (folder, part) = typed.split_at(typed.rfind('/').map_or(0, |at| at + 1));
-    let Ok(entries) = std::fs::read_dir(if folder.is_empty() { "." } else { folder }) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(if folder.is_empty() { "." } else { folder }) else {
+        return Vec::new();
+    };
     let mut out = Vec::new();
     for entry in entries.flatten() {
         let name = entry.file_name();

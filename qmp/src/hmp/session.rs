@@ -99,6 +99,11 @@ impl HmpSession {
         self.pending.extend(data);
     }
 
+    /// Whether there are keys that have not been looked at.
+    pub fn has_input(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Whether the owner should not read more input for now.
     pub fn suspended(&self) -> bool {
         self.out.len() > OUTPUT_HIGH
