@@ -56,6 +56,8 @@ pub struct NodeInfo {
     pub unmap: bool,
     /// Others may do anything to the image meanwhile.
     pub force_share: bool,
+    /// Position in the order in which nodes were named.
+    pub(crate) seq: u64,
 }
 
 struct Use {

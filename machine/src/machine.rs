@@ -18,7 +18,9 @@ use crate::boards::MachineObject;
 use crate::builder::MachineInfo;
 use crate::chardev::{CharId, CharTable, MonId};
 use crate::clock::{Clock, ClockKind, Timers};
+use crate::cpu::BootRegs;
 use crate::device::{Cx, DevId, Device, DeviceTree, GlobalProp};
+use crate::direct::DirectBoot;
 use crate::event_loop::{FdTable, MonInput};
 use crate::irq::{IrqLine, IrqLines, IrqSink};
 use crate::memory::{FlatMaps, IoSpec, Maps, Owner, RamBlock, RamSource, RegionId, RegionKind, RegionTree};
@@ -103,6 +105,8 @@ pub struct Machine {
     pub board: Option<MachineObject>,
     /// Facts for queries.
     pub info: MachineInfo,
+    /// Boot without firmware, if that is how the machine starts.
+    pub direct_boot: Option<Box<DirectBoot>>,
     /// The board's RAM.
     pub main_ram: Option<Arc<RamBlock>>,
     /// vCPUs to create (between board and accelerator start).
@@ -155,6 +159,7 @@ impl Machine {
             completions: Default::default(),
             board: None,
             info: MachineInfo::default(),
+            direct_boot: None,
             main_ram: None,
             cpu_configs: None,
             ready: false,
@@ -354,6 +359,7 @@ impl Machine {
             Owner::MsixTable(dev) => self.msix_table_read(dev, offset, size),
             Owner::MsixPba(dev) => self.msix_pba_read(dev, offset, size),
             Owner::Kernel => 0,
+            Owner::Nobody => mask(size),
         }
     }
 
@@ -367,7 +373,7 @@ impl Machine {
                 });
             }
             Owner::MsixTable(dev) => self.msix_table_write(dev, offset, size, value),
-            Owner::MsixPba(_) | Owner::Kernel => {}
+            Owner::MsixPba(_) | Owner::Kernel | Owner::Nobody => {}
         }
     }
 
@@ -499,7 +505,23 @@ impl Machine {
 
     /// Puts all CPUs into their reset state. The vCPUs must be parked.
     pub fn reset_cpus(&mut self) {
+        match self.prepare_direct_boot() {
+            Ok(regs) => self.accel.set_boot(regs),
+            // The kernel file vanished while the machine ran.
+            Err(e) => {
+                eprintln!("{e}");
+                self.request_shutdown(Cause::HostError);
+            }
+        }
         self.accel.reset_cpus();
+    }
+
+    /// Loads the kernel of a boot without firmware; `None` if firmware boots.
+    pub fn prepare_direct_boot(&mut self) -> QResult<Option<BootRegs>> {
+        let Some(mut d) = self.direct_boot.take() else { return Ok(None) };
+        let regs = d.prepare(self);
+        self.direct_boot = Some(d);
+        regs.map(Some)
     }
 
     /// Resets every device: children before their parents, as the buses nest.

@@ -121,6 +121,10 @@ pub trait Device: Any + Send {
     fn bus_host(&mut self) -> Option<&mut dyn BusHost> {
         None
     }
+    /// Client of an ISA DMA channel.
+    fn dma_client(&mut self) -> Option<&mut dyn crate::devices::chipset::dma::DmaClient> {
+        None
+    }
     /// Hot-plug controller: told of plugs, asked for unplugs of devices on its buses.
     fn hotplug(&mut self) -> Option<&mut dyn HotplugHandler> {
         None

@@ -22,6 +22,8 @@ pub enum Owner {
     MsixPba(DevId),
     /// Answers only to an accelerator (in-kernel interrupt controllers): reads as zero, ignores writes.
     Kernel,
+    /// A port or address that is decoded but has nothing behind it: reads as ones, ignores writes.
+    Nobody,
 }
 
 /// Sizes of access that a region accepts (`valid`) and that its handler implements (`imp`), in bytes.

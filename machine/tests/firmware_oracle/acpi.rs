@@ -26,7 +26,7 @@ fn plain(slot: u8) -> PciFunction {
 }
 
 fn bridge(slot: u8, func: u8, behind: Vec<PciFunction>) -> PciFunction {
-    function(slot, func, PciKind::Bridge(PciBus { functions: behind }), false)
+    function(slot, func, PciKind::Bridge(PciBus { functions: behind }), true)
 }
 
 /// What the board itself puts on the root bus.
@@ -445,4 +445,44 @@ fn size_of_the_64_bit_window() {
     let mut cfg = bare();
     cfg.pci_hole64 = Some(hole64(4 * GIB, 5 * GIB / 2, None));
     compare(&["-nodefaults", "-global", "i440FX-pcihost.pci-hole64-size=2560M"], &cfg);
+}
+
+/// Sends QMP commands over a socket; each must succeed.
+fn qmp(path: &std::path::Path, commands: &[&str]) {
+    use std::io::{BufRead, BufReader, Write};
+    let mut socket = std::os::unix::net::UnixStream::connect(path).unwrap();
+    let mut lines = BufReader::new(socket.try_clone().unwrap()).lines();
+    lines.next().unwrap().unwrap();
+    for command in [r#"{"execute":"qmp_capabilities"}"#].iter().chain(commands) {
+        socket.write_all(command.as_bytes()).unwrap();
+        let answer = lines.by_ref().map(Result::unwrap).find(|line| !line.contains("\"event\"")).unwrap();
+        assert!(answer.contains("\"return\""), "{command}: {answer}");
+    }
+}
+
+#[test]
+fn devices_plugged_at_run_time() {
+    let mut cfg = bare();
+    for (slot, kind) in [(5, PciKind::Plain), (6, PciKind::Vga)] {
+        cfg.pci.functions.push(PciFunction { hotplugged: true, ..function(slot, 0, kind, true) });
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("qmp");
+    let chardev = format!("unix:{},server=on,wait=off", path.display());
+    compare_after(&["-nodefaults", "-qmp", &chardev], &cfg, |_| {
+        let add = |driver: &str, slot: u8| {
+            format!(r#"{{"execute":"device_add","arguments":{{"driver":"{driver}","addr":"{slot}"}}}}"#)
+        };
+        qmp(&path, &[&add("e1000", 5), &add("secondary-vga", 6)]);
+    });
+}
+
+/// A bridge plugged at run time is an ordinary device with an unknown bus behind it.
+#[test]
+fn bridge_plugged_at_run_time() {
+    let mut cold = bare();
+    cold.pci.functions.push(plain(7));
+    let mut hot = bare();
+    hot.pci.functions.push(PciFunction { hotplugged: true, ..bridge(7, 0, vec![plain(1)]) });
+    assert_eq!(build(&hot), build(&cold));
 }

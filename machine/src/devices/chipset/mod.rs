@@ -2,6 +2,7 @@
 
 pub mod acpi;
 pub mod confmech;
+pub mod dma;
 pub mod fw_cfg;
 pub mod i440fx;
 pub mod pam;

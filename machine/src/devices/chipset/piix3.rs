@@ -54,7 +54,6 @@ impl DeviceClass for Piix3Props {
     fn realize(&mut self, cx: &mut RealizeCx<'_>) -> QResult<Box<dyn Device>> {
         let mut pci =
             PciState::new(PciIds { vendor: 0x8086, device: 0x7000, class: 0x0601, ..PciIds::default() });
-        pci.wmask_mut()[0x40..].fill(0xff);
         // Medium DEVSEL timing.
         pci.set_word(crate::pci::reg::STATUS, 0x0200);
         for (at, v) in RESET {

@@ -1,1 +1,8 @@
-//! Storage controllers: IDE, ATAPI, floppy.
+//! Storage: ATA drives and their IDE host adapter, floppy drives and their controller.
+
+pub mod ata;
+pub mod blk;
+pub mod geometry;
+pub mod ide;
+#[cfg(test)]
+pub mod testing;

@@ -42,10 +42,17 @@ pub struct PciFunction {
     pub devfn: u8,
     /// What it is.
     pub kind: PciKind,
-    /// Whether its class can be unplugged (false for host and ISA bridges, PCI bridges, primary VGA).
+    /// Whether its class can be unplugged (false for host and ISA bridges and primary VGA).
     pub hotpluggable: bool,
-    /// Whether it was plugged at run time; such a device is described as its empty slot would be.
+    /// Whether it was plugged at run time.
     pub hotplugged: bool,
+}
+
+impl PciFunction {
+    /// A bridge that was there when the machine started: it stays, and its bus is described.
+    pub fn cold_bridge(&self) -> bool {
+        matches!(self.kind, PciKind::Bridge(_)) && !self.hotplugged
+    }
 }
 
 /// Kinds of PCI devices that the tables tell apart.

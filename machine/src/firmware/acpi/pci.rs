@@ -5,7 +5,9 @@
 //! (dword 0x14, write a slot bit, read the device's `acpi-index`). `\_GPE._E01` walks the buses.
 //!
 //! Which functions get a node: every function 0 that is present; other functions only if they bring
-//! something of their own (VGA, bridge); every empty slot of a bus with hotplug. BSEL numbers go down the
+//! something of their own (VGA, bridge); every empty slot of a bus with hotplug. A bridge that was plugged at run
+//! time counts as any other device: the bus behind it has no node (QEMU calls its `PCNT` all the same, which does
+//! not exist; that call is left out here). BSEL numbers go down the
 //! tree before they go sideways, and from the newest bridge of a bus to the oldest.
 
 use super::aml::*;
@@ -229,9 +231,9 @@ impl<'a> BusNode<'a> {
         self.children.iter().find(|(at, _)| *at == devfn).map(|(_, node)| node)
     }
 
-    /// The function at `devfn`, if it was there when the machine started.
-    fn cold(&self, devfn: u8) -> Option<&'a PciFunction> {
-        self.bus.functions.iter().find(|f| f.devfn == devfn && !f.hotplugged)
+    /// The function at `devfn`.
+    fn function(&self, devfn: u8) -> Option<&'a PciFunction> {
+        self.bus.functions.iter().find(|f| f.devfn == devfn)
     }
 }
 
@@ -247,15 +249,15 @@ fn emit_bus(node: &BusNode, cfg: &AcpiConfig, out: &mut Vec<u8>) {
     }
     let mut notify = Vec::new();
     for devfn in 0..=255u8 {
-        let function = node.cold(devfn);
+        let function = node.function(devfn);
         let described = match function {
-            Some(f) => devfn & 7 == 0 || matches!(f.kind, PciKind::Vga | PciKind::Bridge(_)),
+            Some(f) => devfn & 7 == 0 || f.kind == PciKind::Vga || f.cold_bridge(),
             None => node.bsel.is_some() && devfn & 7 == 0,
         };
         if !described {
             continue;
         }
-        let pluggable = node.bsel.is_some() && function.is_none_or(|f| f.hotpluggable);
+        let pluggable = node.bsel.is_some() && function.is_none_or(|f| f.hotpluggable && !f.cold_bridge());
         let body = |out: &mut Vec<u8>| slot(node, devfn, function, pluggable, cfg, out);
         Device(&slot_name(devfn), With(body)).emit(out);
         if pluggable {

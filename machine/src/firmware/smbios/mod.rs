@@ -149,7 +149,11 @@ pub fn build(cfg: &SmbiosConfig) -> Smbios {
         (0..modules).for_each(|i| b.push(memory_device(cfg, i)));
     }
     if wanted(19) {
-        cfg.ram_ranges.iter().enumerate().for_each(|(i, range)| b.push(memory_range(i, *range)));
+        cfg.ram_ranges
+            .iter()
+            .filter(|(_, len)| *len != 0)
+            .enumerate()
+            .for_each(|(i, range)| b.push(memory_range(i, *range)));
     }
     if wanted(32) {
         b.push(Structure::new(32, 0x2000).bytes(&[0; 7]));

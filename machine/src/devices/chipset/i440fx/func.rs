@@ -40,7 +40,6 @@ impl DeviceClass for I440fxProps {
             class: 0x0600,
             ..PciIds::default()
         });
-        pci.wmask_mut()[0x40..].fill(0xff);
         pci.config_mut()[SMRAM] = 0x02;
         cx.pci_attach(&mut pci, self.pci.addr.0, self.pci.multifunction)?;
         Ok(Box::new(I440fx { pci, memory: None }))

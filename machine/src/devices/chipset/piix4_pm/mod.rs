@@ -112,7 +112,6 @@ impl Piix4PmProps {
             class: 0x0680,
             ..PciIds::default()
         });
-        pci.wmask_mut()[0x40..].fill(0xff);
         pci.set_word(reg::STATUS, 0x0280);
         pci.set_interrupt_pin(1);
         let smb = (self.smb_io_base as u16) | 1;

@@ -3,10 +3,10 @@
 mod oracle;
 
 use super::acpi::cpuhp::CpuSlot;
-use super::fw_cfg;
 use super::i440fx::{self, I440fxParts, PcMemory};
 use super::piix3::{self, Piix3Parts};
 use super::piix4_pm::{self, Piix4Pm};
+use super::{dma, fw_cfg};
 use crate::device::testing::machine;
 use crate::device::DevId;
 use crate::machine::Machine;
@@ -35,6 +35,7 @@ pub(super) fn board() -> Board {
     let fw = fw_cfg::create(&mut m, &[]).unwrap();
     // QEMU's -accel tcg has system management mode, hence the value.
     let pm = piix4_pm::create(&mut m, host.bus, Some(fw), true).unwrap();
+    dma::create(&mut m, piix3.isa).unwrap();
     piix4_pm::machine_ready(&mut m, pm);
     m.reset_devices();
     Board { m, host, piix3, pm }

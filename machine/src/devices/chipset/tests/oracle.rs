@@ -228,3 +228,15 @@ fn fw_cfg_as_qemu() {
     assert_eq!(real.len(), 6);
     assert_eq!(file(&mut p, false), real);
 }
+
+#[test]
+fn dma_registers_as_qemu() {
+    let Some(mut p) = Pair::start(&[]) else { return };
+    p.script("0<1 1<1 2<1 8<1 9<1 d<1 f<1 81<1 82<1 83<1 87<1 8f<1 84<1 88<1 4>1=34 4>1=12 4<1 4<1 4<1");
+    p.script(
+        "5>1=ff 5>1=1 5<1 5<1 4>1=78 c>1=0 4<1 4<1 81>1=55 81<1 b>1=46 b<1 a>1=6 9<1 a>1=2 9<1 e>1=0 9<1",
+    );
+    p.script("f>1=a 9<1 f>1=f5 9<1 9>1=6 8<1 9>1=2 8<1 8>1=10 8<1 d>1=0 9<1 4<1 5<1 81<1 c<1 d<1");
+    p.script("c4>1=34 c4>1=12 c4<1 c4<1 c5<1 d4>1=1 d2<1 d0<1 d3<1 c4<2 8b>1=12 8b<1 89>1=34 89<1 8a<1 81<2");
+    p.script("0>1=11 0>1=22 2>1=33 0<1 2<1 0<1 2<1 c0<1 c1<1 c2<1 ce<1 cf<1 da>1=0 d2<1 ");
+}
