@@ -24,7 +24,7 @@ use std::time::Instant;
 const WAKE_TIMER: (DevId, u32) = (DevId(u32::MAX - 1), 0);
 
 /// What commands need that the machine does not know.
-pub trait Env {
+pub trait Env: Send {
     /// Options for `query-command-line-options`, with their parameters.
     fn command_line_options(&self) -> Vec<CommandLineOption>;
 }
@@ -84,6 +84,8 @@ pub struct After {
     pub negotiated: Option<bool>,
     /// Answer only when the main loop has carried out what was asked for.
     pub defer: bool,
+    /// Take no further request: the program ends.
+    pub last: bool,
 }
 
 /// State of one monitor that commands may change.
@@ -91,6 +93,8 @@ pub struct After {
 pub struct MonState {
     /// Its character device; `None` for the inside of `human-monitor-command`.
     pub chr: Option<CharId>,
+    /// Capabilities negotiation is over.
+    pub negotiated: bool,
     /// CPU that HMP commands look at.
     pub cpu: usize,
     /// What the next `/fmt` of an HMP command leaves out.
@@ -112,12 +116,15 @@ struct Monitor {
     state: MonState,
     /// Reply that waits for the main loop.
     deferred: Option<(ReplyTo, QResult<Value>)>,
+    /// The program is about to end.
+    ended: bool,
 }
 
 impl Monitor {
     /// There is input that can be worked on.
     fn has_work(&self) -> bool {
         self.deferred.is_none()
+            && !self.ended
             && match &self.kind {
                 Kind::Qmp(s) => s.has_input() && !s.suspended(),
                 Kind::Hmp(s) => s.has_input() && !s.suspended(),
@@ -178,6 +185,7 @@ impl Monitors {
             kind,
             state: MonState { chr: Some(chr), ..Default::default() },
             deferred: None,
+            ended: false,
         });
         let id = MonId(id);
         m.chr_connect(chr, FrontendRef::Monitor(id)).inspect_err(|_| {
@@ -190,13 +198,14 @@ impl Monitors {
     fn work(&mut self, m: &mut MachineLock<'_>, i: usize) {
         loop {
             let Some(mon) = self.list.get_mut(i) else { return };
-            if mon.deferred.is_some() {
+            if mon.deferred.is_some() || mon.ended {
                 break;
             }
             match &mut mon.kind {
                 Kind::Qmp(session) => {
                     let Some(mut request) = session.next() else { break };
                     let to = request.reply_to();
+                    mon.state.negotiated = session.negotiated();
                     let mut cx = MonitorCx {
                         m,
                         mon: &mut mon.state,
@@ -225,9 +234,10 @@ impl Monitors {
                 }
             }
         }
-        // The output of human monitors waits for the end of the round, when it is known which front end of a
-        // multiplexer has the terminal.
-        if matches!(self.list.get(i), Some(Monitor { kind: Kind::Qmp(_), .. })) {
+        // The output of a human monitor waits until all that has arrived for it is seen: then it is known which front
+        // end of a multiplexer has the terminal.
+        let human = matches!(self.list.get(i), Some(Monitor { kind: Kind::Hmp(_), .. }));
+        if !human || m.monitor_inbox.iter().all(|(id, _)| id.0 as usize != i) {
             self.send(m, i);
         }
     }
@@ -238,6 +248,7 @@ impl Monitors {
         if let Some(oob) = after.negotiated {
             session.negotiate(oob);
         }
+        mon.ended |= after.last;
         if after.defer && result.is_ok() {
             mon.deferred = Some((to, result));
         } else {

@@ -214,6 +214,9 @@ pub(crate) fn find_drive(
 pub(crate) fn block_resize(cx: &mut MonitorCx<'_, '_>, args: BlockResize) -> QResult<()> {
     let (device, node_name) = (args.device.as_deref(), args.node_name.as_deref());
     let drive = device.and_then(|d| cx.m.block.find_drive(d));
+    if let Some(empty) = drive.as_ref().filter(|d| !d.has_medium()) {
+        return Err(qerr!("Device '{}' has no medium", empty.name()));
+    }
     let node = drive.as_ref().and_then(BlockBackend::root);
     let node = node.or_else(|| node_name.and_then(|n| cx.m.block.find_node(n))).ok_or_else(|| {
         qerr!("Cannot find device='{}' nor node-name='{}'", device.unwrap_or(""), node_name.unwrap_or(""))

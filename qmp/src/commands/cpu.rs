@@ -96,7 +96,7 @@ pub(super) fn query_cpus_fast(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<V
 
 pub(crate) fn query_hotpluggable_cpus(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<HotpluggableCpu>> {
     if !cx.m.board.as_ref().is_some_and(|b| b.kind.hotpluggable_cpus) {
-        return Err(rqemu_machine::qerr!("machine does not support hot-plugging CPUs"));
+        return Err(rqemu_machine::qerr!("The feature 'query-hotpluggable-cpus' is not enabled"));
     }
     let online = cx.m.run.vcpus.tids().len();
     let max = cx.m.info.topology.map_or(online, |t| t.maxcpus as usize);

@@ -268,7 +268,7 @@ pub(crate) fn screendump(cx: &mut MonitorCx<'_, '_>, args: Screendump) -> QResul
             Some(name) => {
                 qerr!("Device '{name}' (head {}) is not bound to a QemuConsole", args.head.unwrap_or(0))
             }
-            None => qerr!("There is no QemuConsole I can screendump from"),
+            None => qerr!("There is no console to take a screendump from"),
         })?;
     let name = &args.filename;
     let file =

@@ -3,7 +3,7 @@
 use crate::monitors::MonitorCx;
 use crate::types::{Empty, Made};
 use crate::{qapi_enum, qapi_struct, table, version};
-use rqemu_machine::{qerr, QResult};
+use rqemu_machine::{qerr, ErrorClass, QError, QResult};
 use serde_json::{json, Map, Value};
 
 qapi_enum! {
@@ -98,6 +98,10 @@ qapi_struct! {
 }
 
 pub(super) fn qmp_capabilities(cx: &mut MonitorCx<'_, '_>, args: QmpCapabilities) -> QResult<()> {
+    if cx.mon.negotiated {
+        let text = "Capabilities negotiation is already complete, command ignored";
+        return Err(QError::new(ErrorClass::CommandNotFound, text));
+    }
     cx.after.negotiated = Some(args.enable.is_some_and(|e| e.contains(&QmpCapability::Oob)));
     Ok(())
 }
@@ -170,7 +174,8 @@ pub(super) fn human_monitor_command(
         after: crate::monitors::After::default(),
     };
     let text = crate::hmp::execute(&mut inner, &args.command_line);
-    let defer = inner.after.defer;
+    let (defer, last) = (inner.after.defer, inner.after.last);
     cx.after.defer |= defer;
+    cx.after.last |= last;
     Ok(text.replace('\n', "\r\n"))
 }

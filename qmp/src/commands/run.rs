@@ -123,6 +123,7 @@ pub(crate) fn cont(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<()> {
 
 pub(crate) fn quit(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<()> {
     cx.after.defer = true;
+    cx.after.last = true;
     cx.m.request_shutdown(Cause::HostQmpQuit);
     Ok(())
 }
@@ -141,6 +142,9 @@ pub(crate) fn system_powerdown(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<
 }
 
 pub(crate) fn system_wakeup(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<()> {
+    if !cx.m.board.as_ref().is_some_and(|b| b.kind.acpi) {
+        return Err(qerr!("wake-up from suspend is not supported by this guest"));
+    }
     if cx.m.run.state() != run::RunState::Suspended {
         return Err(qerr!("Unable to wake up: guest is not in suspended state"));
     }

@@ -45,13 +45,13 @@ pub(super) fn help(hcx: &mut HmpCx<'_, '_, '_>, args: &Args) {
 }
 
 /// Completion for `help`: commands, and what stands below `info`.
-pub(super) fn complete(_: &mut crate::monitors::MonitorCx<'_, '_>, words: &[&str]) -> Vec<String> {
+pub(super) fn complete(_: &mut crate::monitors::MonitorCx<'_, '_>, words: &[&str]) -> (usize, Vec<String>) {
     match words {
-        [typed] => super::complete::names(COMMANDS, typed),
+        [typed] => (typed.len(), super::complete::names(COMMANDS, typed)),
         [name, typed] => {
             let sub = find_in(COMMANDS, name).and_then(|c| c.sub).unwrap_or_default();
-            super::complete::names(sub, typed)
+            (typed.len(), super::complete::names(sub, typed))
         }
-        _ => Vec::new(),
+        _ => (0, Vec::new()),
     }
 }

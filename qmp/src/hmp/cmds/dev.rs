@@ -74,16 +74,16 @@ pub(super) fn device_del(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
     h.report(result);
 }
 
-pub(super) fn complete_driver(_: &mut MonitorCx<'_, '_>, words: &[&str]) -> Vec<String> {
-    let [typed] = words else { return Vec::new() };
+pub(super) fn complete_driver(_: &mut MonitorCx<'_, '_>, words: &[&str]) -> (usize, Vec<String>) {
+    let [typed] = words else { return (0, Vec::new()) };
     let usable = qom::classes().filter(|c| c.user_creatable && !c.is_abstract);
-    usable.map(|c| c.name).filter(|n| n.starts_with(typed)).map(String::from).collect()
+    (typed.len(), usable.map(|c| c.name).filter(|n| n.starts_with(typed)).map(String::from).collect())
 }
 
-pub(super) fn complete_device(cx: &mut MonitorCx<'_, '_>, words: &[&str]) -> Vec<String> {
-    let [typed] = words else { return Vec::new() };
+pub(super) fn complete_device(cx: &mut MonitorCx<'_, '_>, words: &[&str]) -> (usize, Vec<String>) {
+    let [typed] = words else { return (0, Vec::new()) };
     let ids = cx.m.tree.iter().filter_map(|d| d.user_id());
-    ids.filter(|id| id.starts_with(typed)).map(String::from).collect()
+    (typed.len(), ids.filter(|id| id.starts_with(typed)).map(String::from).collect())
 }
 
 /// Number of a key by name or as `0x..`.
@@ -107,11 +107,11 @@ pub(super) fn sendkey(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
     input::press(h.cx, &codes, args.opt_int("hold-time").unwrap_or(100));
 }
 
-pub(super) fn complete_key(_: &mut MonitorCx<'_, '_>, words: &[&str]) -> Vec<String> {
-    let [typed] = words else { return Vec::new() };
-    let (before, last) = typed.split_at(typed.rfind('-').map_or(0, |at| at + 1));
+pub(super) fn complete_key(_: &mut MonitorCx<'_, '_>, words: &[&str]) -> (usize, Vec<String>) {
+    let [typed] = words else { return (0, Vec::new()) };
+    let last = typed.rsplit('-').next().unwrap_or_default();
     let names = keys::KEYS.iter().map(|k| k.0).filter(|n| n.starts_with(last));
-    names.map(|n| format!("{before}{n}")).collect()
+    (last.len(), names.map(String::from).collect())
 }
 
 pub(super) fn mouse_move(h: &mut HmpCx<'_, '_, '_>, args: &Args) {

@@ -17,6 +17,7 @@ fn item(value: u64, size: u8, letter: char, column: bool) -> String {
         _ => (16, 22, 20),
     };
     match (letter, column) {
+        ('x' | 'o', false) if value == 0 => "0".into(),
         ('x', true) => format!("0x{value:0hex$x}"),
         ('x', false) => format!("0x{value:x}"),
         ('o', true) => format!("0{value:0oct$o}"),
@@ -55,23 +56,22 @@ fn dump(h: &mut HmpCx<'_, '_, '_>, args: &Args, physical: bool) {
         h.line("Asm output not supported on this arch");
         return;
     }
-    let size = if letter == 'c' { 1 } else { size };
     let per_line = if size == 1 { 8 } else { 16 };
     let (mut addr, mut left) = (args.int("addr") as u64, count.max(0) as u64 * u64::from(size));
+    let size = if letter == 'c' { 1 } else { size };
     let regs = if physical { None } else { cpu::registers(h.cx, h.cx.mon.cpu) };
     while left > 0 {
         let n = left.min(per_line);
         let mut buf = [0; 16];
         let line = &mut buf[..n as usize];
         let _ = write!(h, "{addr:016x}:");
-        match &regs {
-            None => memory::read_physical(h.cx, addr, line),
-            Some(regs) => {
-                if paging::read_virtual(h.cx, regs, addr, line).is_err() {
-                    h.line(" Cannot access memory");
-                    return;
-                }
-            }
+        let readable = match &regs {
+            None => read_any(h, addr, line, size),
+            Some(regs) => paging::read_virtual(h.cx, regs, addr, line).is_ok(),
+        };
+        if !readable {
+            h.line(" Cannot access memory");
+            return;
         }
         for chunk in line.chunks(usize::from(size)) {
             let mut le = [0; 8];
@@ -81,6 +81,23 @@ fn dump(h: &mut HmpCx<'_, '_, '_>, args: &Args, physical: bool) {
         h.line("");
         addr = addr.wrapping_add(n);
         left -= n;
+    }
+}
+
+/// Reads physical memory, RAM or a device's; false if nothing answers.
+fn read_any(h: &mut HmpCx<'_, '_, '_>, addr: u64, buf: &mut [u8], size: u8) -> bool {
+    let range = h.cx.m.flat().mem.find(addr).map(|r| (r.kind.clone(), addr - r.start + r.offset));
+    match range {
+        Some((FlatKind::Io { owner, spec }, offset)) => {
+            for (i, item) in buf.chunks_mut(usize::from(size)).enumerate() {
+                let at = offset + (i * usize::from(size)) as u64;
+                let value = h.cx.m.io_read(owner, spec, at, item.len() as u8).to_le_bytes();
+                item.copy_from_slice(&value[..item.len()]);
+            }
+            true
+        }
+        Some(_) => h.cx.m.flat().mem.read(addr, buf).is_ok(),
+        None => false,
     }
 }
 
@@ -109,15 +126,18 @@ pub(super) fn port_in(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
         write_port(h, addr, 1, index as u64);
         addr = addr.wrapping_add(1);
     }
+    // Sizes that a port cannot have are taken as a byte.
+    let (suffix, bytes) = match size {
+        2 => ('w', 2),
+        4 => ('l', 4),
+        _ => ('b', 1),
+    };
     let value = match port(h, addr) {
-        Some((FlatKind::Io { owner, spec }, offset)) => h.cx.m.io_read(owner, spec, offset, size.min(4)),
+        Some((FlatKind::Io { owner, spec }, offset)) => h.cx.m.io_read(owner, spec, offset, bytes),
         _ => u64::MAX,
     };
-    let (suffix, digits, value) = match size {
-        1 => ('b', 2, value & 0xFF),
-        2 => ('w', 4, value & 0xFFFF),
-        _ => ('l', 8, value & 0xFFFF_FFFF),
-    };
+    let value = value & ((1 << (8 * bytes)) - 1);
+    let digits = usize::from(size) * 2;
     h.line(format!("port{suffix}[0x{addr:04x}] = 0x{value:0digits$x}"));
 }
 
@@ -128,7 +148,11 @@ fn write_port(h: &mut HmpCx<'_, '_, '_>, addr: u16, size: u8, value: u64) {
 }
 
 pub(super) fn port_out(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
-    let size = args.format().size.min(4);
+    let size = match args.format().size {
+        2 => 2,
+        4 => 4,
+        _ => 1,
+    };
     write_port(h, args.int("addr") as u16, size, args.int("val") as u64);
 }
 

@@ -20,10 +20,7 @@ const fn cmd(
     HmpCommand { name, args, params, help, run, complete: None, sub: None }
 }
 
-const fn complete(
-    command: HmpCommand,
-    with: fn(&mut crate::monitors::MonitorCx<'_, '_>, &[&str]) -> Vec<String>,
-) -> HmpCommand {
+const fn complete(command: HmpCommand, with: super::table::Complete) -> HmpCommand {
     HmpCommand { complete: Some(with), ..command }
 }
 
@@ -89,7 +86,7 @@ pub static COMMANDS: &[HmpCommand] = &[
         cmd("help|?", &[Rest("name")], "[cmd]", "show what commands there are", help::help),
         help::complete,
     ),
-    cmd("i", &[Format, Int("addr"), OptInt("index")], "/fmt addr", "read an I/O port", mem::port_in),
+    cmd("i", &[Format, Int("addr"), OptDot("index")], "/fmt addr", "read an I/O port", mem::port_in),
     HmpCommand {
         sub: Some(INFO),
         ..cmd("info", &[Rest("item")], "[subcommand]", "show facts about the machine", run::never)
@@ -130,29 +127,20 @@ pub static COMMANDS: &[HmpCommand] = &[
         "show the value of an expression (use $reg for a CPU register)",
         mem::print,
     ),
-    complete(
-        cmd(
-            "qom-get",
-            &[Str("path"), Str("property")],
-            "path property",
-            "show a property of an object",
-            tree::qom_get,
-        ),
-        tree::complete_path,
+    cmd(
+        "qom-get",
+        &[Str("path"), Str("property")],
+        "path property",
+        "show a property of an object",
+        tree::qom_get,
     ),
-    complete(
-        cmd("qom-list", &[OptStr("path")], "path", "list the properties of an object", tree::qom_list),
-        tree::complete_path,
-    ),
-    complete(
-        cmd(
-            "qom-set",
-            &[Flag("-j"), Str("path"), Str("property"), Rest("value")],
-            "[-j] path property value",
-            "set a property of an object (-j: value is JSON)",
-            tree::qom_set,
-        ),
-        tree::complete_path,
+    cmd("qom-list", &[OptStr("path")], "path", "list the properties of an object", tree::qom_list),
+    cmd(
+        "qom-set",
+        &[Flag("-j"), Str("path"), Str("property"), Rest("value")],
+        "[-j] path property value",
+        "set a property of an object (-j: value is JSON)",
+        tree::qom_set,
     ),
     cmd("quit|q", &[], "", "end the program", run::quit),
     cmd(

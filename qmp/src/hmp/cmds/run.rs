@@ -57,8 +57,8 @@ pub(super) fn watchdog_action(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
     }
 }
 
-pub(super) fn complete_watchdog(_: &mut MonitorCx<'_, '_>, words: &[&str]) -> Vec<String> {
-    let [typed] = words else { return Vec::new() };
+pub(super) fn complete_watchdog(_: &mut MonitorCx<'_, '_>, words: &[&str]) -> (usize, Vec<String>) {
+    let [typed] = words else { return (0, Vec::new()) };
     let all = run::WatchdogAction::ALL.iter().map(|a| a.as_str());
-    all.filter(|a| a.starts_with(typed)).map(String::from).collect()
+    (typed.len(), all.filter(|a| a.starts_with(typed)).map(String::from).collect())
 }

@@ -2,7 +2,6 @@
 
 use crate::commands::qom::{self, Object};
 use crate::hmp::{Args, HmpCx};
-use crate::monitors::MonitorCx;
 use crate::wire::{to_string, Style};
 use rqemu_machine::device::{BusId, DevId, DeviceTree};
 use rqemu_machine::memory::{FlatKind, FlatView, RegionId, RegionKind};
@@ -34,24 +33,6 @@ pub(super) fn qom_set(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
     };
     let result = qom::qom_set(h.cx, a);
     h.report(result);
-}
-
-pub(super) fn complete_path(cx: &mut MonitorCx<'_, '_>, words: &[&str]) -> Vec<String> {
-    match words {
-        [typed] => {
-            let (parent, part) = typed.split_at(typed.rfind('/').map_or(0, |at| at + 1));
-            let Ok(object) = qom::resolve(cx, if parent.is_empty() { "/" } else { parent }) else {
-                return Vec::new();
-            };
-            let children = object.children(cx).into_iter().map(|(name, _)| name);
-            children.filter(|n| n.starts_with(part)).map(|n| format!("{parent}{n}")).collect()
-        }
-        [path, typed] => {
-            let list = qom::qom_list(cx, qom::QomPath { path: (*path).into() }).unwrap_or_default();
-            list.into_iter().map(|p| p.name).filter(|n| n.starts_with(typed)).collect()
-        }
-        _ => Vec::new(),
-    }
 }
 
 pub(super) fn qom_tree(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
