@@ -23,7 +23,9 @@ use crate::device::{Cx, DevId, Device, DeviceTree, GlobalProp};
 use crate::direct::DirectBoot;
 use crate::event_loop::{FdTable, MonInput};
 use crate::irq::{IrqLine, IrqLines, IrqSink};
-use crate::memory::{FlatMaps, IoSpec, Maps, Owner, RamBlock, RamSource, RegionId, RegionKind, RegionTree};
+use crate::memory::{
+    access, FlatMaps, IoSpec, Maps, Owner, RamBlock, RamSource, RegionId, RegionKind, RegionTree, Space,
+};
 use crate::net::NetTable;
 use crate::pci::PciBuses;
 use crate::run::{RunControl, RunState};
@@ -96,6 +98,8 @@ pub struct Machine {
     pub suspended_monitors: Vec<MonId>,
     /// Input that waits for the qtest server.
     pub qtest_inbox: Vec<u8>,
+    /// The qtest server, if it was asked for.
+    pub(crate) qtest: Option<Box<crate::qtest::Qtest>>,
     pub(crate) chr_again: Vec<CharId>,
     /// Block nodes and drives.
     pub block: BlockGraph,
@@ -154,6 +158,7 @@ impl Machine {
             monitor_inbox: VecDeque::new(),
             suspended_monitors: Vec::new(),
             qtest_inbox: Vec::new(),
+            qtest: None,
             chr_again: Vec::new(),
             block: BlockGraph::new(),
             completions: Default::default(),
@@ -587,6 +592,29 @@ impl Machine {
             data.insert("path".into(), Value::from(path));
             self.emit("DEVICE_DELETED", Some(Value::Object(data)));
         }
+    }
+}
+
+impl crate::memory::access::IoTarget for Machine {
+    fn io_read(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8) -> u64 {
+        Machine::io_read(self, owner, spec, offset, size)
+    }
+    fn io_write(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8, value: u64) {
+        Machine::io_write(self, owner, spec, offset, size, value);
+    }
+}
+
+impl Machine {
+    /// Reads as a processor does: RAM, ROM and devices.
+    pub fn bus_read(&mut self, space: Space, addr: u64, buf: &mut [u8]) {
+        let maps = self.maps.load_full();
+        access::read(&maps, space, addr, buf, self);
+    }
+
+    /// Writes as a processor does.
+    pub fn bus_write(&mut self, space: Space, addr: u64, data: &[u8]) {
+        let maps = self.maps.load_full();
+        access::write(&maps, space, addr, data, self);
     }
 }
 

@@ -33,10 +33,7 @@ impl Build<'_> {
             hpet: self.props::<PcProps>().filter(|p| p.hpet).map(|_| 0x8086_a201),
         });
         let map = files::pc_e820(&self.layout, &self.e820_config());
-        let mut named: Vec<(String, FwCfgData)> = vec![
-            ("etc/e820".into(), files::e820_file(&map).into()),
-            ("etc/system-states".into(), files::system_states(false, false, 2).to_vec().into()),
-        ];
+        let mut named: Vec<(String, FwCfgData)> = vec![("etc/e820".into(), files::e820_file(&map).into())];
         self.boot_files(&mut named);
         self.smbios_files(&mut named)?;
         if self.acpi_enabled() {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use crate::boards::{self, MachineObject, MachineType, RamLayout};
 use crate::device::{BusId, DevId};
+use crate::devices::chipset::piix4_pm;
 use crate::event_loop::EventLoop;
 use crate::machine::Machine;
 use crate::memory::RegionId;
@@ -138,6 +139,9 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     b.check_net()?;
     (kind.init)(&mut b)?;
     b.create_user_devices()?;
+    if let Some(pm) = b.power_device {
+        piix4_pm::machine_ready(b.m, pm);
+    }
     b.finish_firmware()?;
     b.open_direct_boot()?;
     m.settle();

@@ -298,7 +298,7 @@ impl Mc146818 {
         if self.at(reg::B) & b::BINARY != 0 {
             v
         } else {
-            (v / 10) << 4 | v % 10
+            (v / 10) << 4 | (v % 10)
         }
     }
 
