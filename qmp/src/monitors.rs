@@ -106,7 +106,7 @@ pub struct MonState {
 }
 
 enum Kind {
-    Qmp(Session),
+    Qmp(Box<Session>),
     Hmp(HmpSession),
 }
 
@@ -167,7 +167,7 @@ impl Monitors {
     /// The device is in use.
     pub fn add_qmp(&mut self, m: &mut MachineLock<'_>, chr: CharId, pretty: bool) -> QResult<MonId> {
         let style = if pretty { Style::Pretty } else { Style::Compact };
-        self.add(m, chr, Kind::Qmp(Session::new(style)))
+        self.add(m, chr, Kind::Qmp(Box::new(Session::new(style))))
     }
 
     /// Adds a human monitor on a character device.
@@ -203,7 +203,7 @@ impl Monitors {
             }
             match &mut mon.kind {
                 Kind::Qmp(session) => {
-                    let Some(mut request) = session.next() else { break };
+                    let Some(mut request) = session.next_request() else { break };
                     let to = request.reply_to();
                     mon.state.negotiated = session.negotiated();
                     let mut cx = MonitorCx {
@@ -220,7 +220,7 @@ impl Monitors {
                     self.answer(i, to, result, after);
                 }
                 Kind::Hmp(session) => {
-                    let Some(line) = session.next() else { break };
+                    let Some(line) = session.next_work() else { break };
                     let mut cx = MonitorCx {
                         m,
                         mon: &mut mon.state,

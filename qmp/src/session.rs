@@ -1,10 +1,10 @@
 //! One QMP client: greeting, negotiation, requests and replies, without any I/O.
 //!
-//! The owner feeds input with [`Session::input`], takes requests out with [`Session::next`], carries each out, answers
+//! The owner feeds input with [`Session::input`], takes requests out with [`Session::next_request`], carries each out, answers
 //! it with [`Session::reply`] before taking the next, and sends what [`Session::output`] holds. Requests are carried out
 //! in the order in which they arrive, so `exec-oob` overtakes nothing here; it is checked by the same rules as in QEMU.
 //!
-//! Back-pressure: while more than [`OUTPUT_HIGH`] bytes wait to be sent, `next` holds the next request back, and
+//! Back-pressure: while more than [`OUTPUT_HIGH`] bytes wait to be sent, `next_request` holds the next request back, and
 //! [`Session::suspended`] asks the owner to stop reading. Errors that answer no request (junk) are dropped then, so that
 //! a client which writes a lot of junk before it reads does not lock itself up. Events still go out up to
 //! [`OUTPUT_LIMIT`]; a client that does not read them by then is not sent any more of them.
@@ -116,7 +116,7 @@ impl Session {
     }
 
     /// The next request. Errors of the protocol are answered on the way.
-    pub fn next(&mut self) -> Option<Request> {
+    pub fn next_request(&mut self) -> Option<Request> {
         if self.suspended() {
             return None;
         }

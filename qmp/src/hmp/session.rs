@@ -126,7 +126,7 @@ impl HmpSession {
     }
 
     /// Handles keys up to the next one that needs the machine.
-    pub(crate) fn next(&mut self) -> Option<Work> {
+    pub(crate) fn next_work(&mut self) -> Option<Work> {
         while !self.suspended() {
             let key = self.editor.key(self.pending.pop_front()?);
             self.take_editor_output();
@@ -139,7 +139,7 @@ impl HmpSession {
         None
     }
 
-    /// Does what [`HmpSession::next`] found.
+    /// Does what [`HmpSession::next_work`] found.
     pub(crate) fn run(&mut self, cx: &mut MonitorCx<'_, '_>, work: Work) {
         match work {
             Work::Line(line) => {
