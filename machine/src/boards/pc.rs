@@ -109,7 +109,8 @@ fn legacy_devices(b: &mut Build<'_>, pc: &Pc, host: &i440fx::I440fxParts, kernel
         board_if_known(b, "hpet", Some(DeviceTree::SYSTEM), &[("hpet-intcap", PropInput::Str("4"))])?;
     }
     board_if_known(b, "mc146818rtc", isa, &[])?;
-    board_if_known(b, if kernel_chips { "kvm-pit" } else { "isa-pit" }, isa, &[])?;
+    let base = [("iobase", PropInput::Str("0x40"))];
+    board_if_known(b, if kernel_chips { "kvm-pit" } else { "isa-pit" }, isa, &base)?;
     board_if_known(b, "isa-pcspk", isa, &[])?;
     b.create_serials(pc.isa)?;
     b.create_parallels(pc.isa)?;
