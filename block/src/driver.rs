@@ -65,6 +65,7 @@ pub enum Inline {
 ///
 /// Offsets and lengths are bytes and are inside `len()` unless stated; the caller ([`crate::node::Node`]) checks.
 /// Reads beyond the end of a shorter lower layer give zeroes. Any alignment is accepted.
+#[allow(clippy::len_without_is_empty)]
 pub trait Driver: Send + Sync {
     /// QEMU's driver name (`raw`, `qcow2`, `file` …).
     fn name(&self) -> &'static str;

@@ -138,8 +138,11 @@ pub enum BlockError {
     /// A `key=value` member that should have been `on` or `off`.
     #[error("Parameter '{0}' expects 'on' or 'off'")]
     BadBool(String),
+    /// A number that is negative or too large.
+    #[error("Parameter '{0}' expects a non-negative number below 2^64")]
+    BadSize(String),
     /// `-drive` option that the driver does not know.
-    #[error("Block {kind} '{driver}' does not support the option '{option}'")]
+    #[error("Block {kind} '{driver}' {} support the option '{option}'", if *.kind == "format" { "does not" } else { "doesn't" })]
     UnknownOption {
         /// `format` or `protocol`.
         kind: &'static str,
@@ -169,6 +172,10 @@ impl BlockError {
     pub fn hint(&self) -> Option<String> {
         match self {
             BlockError::Lock { file, .. } => Some(format!("Is another process using the image [{file}]?")),
+            BlockError::BadSize(_) => Some(
+                "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively."
+                    .into(),
+            ),
             BlockError::Backing(e) => e.hint(),
             _ => None,
         }

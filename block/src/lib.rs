@@ -64,6 +64,7 @@ mod node;
 mod null;
 mod pool;
 mod posix;
+mod qcow2;
 mod raw;
 mod request;
 mod stats;

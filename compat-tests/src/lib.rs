@@ -1,1 +1,3 @@
 //! Drives binaries: rqemu and QEMU side by side.
+
+pub mod qtest;

@@ -4,17 +4,23 @@
 
 // The derive macro names this crate's items by `crate::`, so it works only inside it.
 pub mod accel;
+pub mod boards;
+pub mod builder;
 pub mod chardev;
 pub mod clock;
+mod completion;
+pub mod cpu;
 pub mod device;
 pub mod devices;
 pub mod error;
 pub mod event_loop;
+pub mod firmware;
 pub mod irq;
 pub mod machine;
 pub mod memory;
 pub mod net;
 pub mod pci;
+pub mod process;
 pub mod qom;
 pub mod run;
 pub mod shared;

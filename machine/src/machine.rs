@@ -9,9 +9,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rqemu_block::BlockGraph;
 use serde_json::Value;
 
+use crate::accel::kvm::VcpuConfig;
 use crate::accel::{Accel, IrqChip, NoCpu};
+use crate::boards::MachineObject;
+use crate::builder::MachineInfo;
 use crate::chardev::{CharId, CharTable, MonId};
 use crate::clock::{Clock, ClockKind, Timers};
 use crate::device::{Cx, DevId, Device, DeviceTree, GlobalProp};
@@ -62,6 +66,8 @@ pub struct Machine {
     pub gsi_sinks: Vec<Vec<IrqSink>>,
     /// Clocks.
     pub clock: Clock,
+    /// `-rtc`: what real-time clocks start from and run on.
+    pub rtc: crate::spec::RtcSpec,
     /// Device timers.
     pub timers: Timers,
     /// The accelerator.
@@ -86,6 +92,25 @@ pub struct Machine {
     pub fds: FdTable,
     /// Input that waits for monitors.
     pub monitor_inbox: VecDeque<(MonId, MonInput)>,
+    /// Monitors that take no more input for now.
+    pub suspended_monitors: Vec<MonId>,
+    /// Input that waits for the qtest server.
+    pub qtest_inbox: Vec<u8>,
+    pub(crate) chr_again: Vec<CharId>,
+    /// Block nodes and drives.
+    pub block: BlockGraph,
+    /// Completions of block requests on their way to devices.
+    pub(crate) completions: crate::completion::Completions,
+    /// Machine type and properties.
+    pub board: Option<MachineObject>,
+    /// Facts for queries.
+    pub info: MachineInfo,
+    /// The board's RAM.
+    pub main_ram: Option<Arc<RamBlock>>,
+    /// vCPUs to create (between board and accelerator start).
+    pub(crate) cpu_configs: Option<Vec<VcpuConfig>>,
+    /// Construction is over: from now on devices are hot-plugged.
+    pub ready: bool,
     /// Device that the power button is wired to.
     pub power_device: Option<DevId>,
     /// Folders searched for firmware files, in order.
@@ -113,6 +138,7 @@ impl Machine {
             isa_irqs: Vec::new(),
             gsi_sinks: Vec::new(),
             clock: Clock::default(),
+            rtc: crate::spec::RtcSpec::default(),
             timers: Timers::default(),
             accel: Box::new(NoCpu),
             pci: PciBuses::default(),
@@ -125,6 +151,16 @@ impl Machine {
             globals: Vec::new(),
             fds: FdTable::default(),
             monitor_inbox: VecDeque::new(),
+            suspended_monitors: Vec::new(),
+            qtest_inbox: Vec::new(),
+            chr_again: Vec::new(),
+            block: BlockGraph::new(),
+            completions: Default::default(),
+            board: None,
+            info: MachineInfo::default(),
+            main_ram: None,
+            cpu_configs: None,
+            ready: false,
             power_device: None,
             firmware_dirs: default_firmware_dirs(),
             effects: VecDeque::new(),
@@ -257,7 +293,19 @@ impl Machine {
         readonly: bool,
         dev: Option<DevId>,
     ) -> QResult<RegionId> {
-        let block = Arc::new(RamBlock::new(name, size, RamSource::Anonymous).map_err(|e| qerr!("{e}"))?);
+        self.new_ram_from(name, size, readonly, dev, RamSource::Anonymous)
+    }
+
+    /// Makes a RAM region from a given source.
+    pub fn new_ram_from(
+        &mut self,
+        name: &'static str,
+        size: u64,
+        readonly: bool,
+        dev: Option<DevId>,
+        source: RamSource,
+    ) -> QResult<RegionId> {
+        let block = Arc::new(RamBlock::new(name, size, source).map_err(|e| qerr!("{e}"))?);
         self.rams.push(block.clone());
         Ok(self.mem.add(name, u128::from(size), RegionKind::Ram { block, readonly }, dev))
     }
@@ -309,6 +357,7 @@ impl Machine {
             Owner::MsixTable(dev) => self.msix_table_read(dev, offset, size),
             Owner::MsixPba(dev) => self.msix_pba_read(dev, offset, size),
             Owner::Kernel => 0,
+            Owner::Nobody => mask(size),
         }
     }
 
@@ -322,7 +371,7 @@ impl Machine {
                 });
             }
             Owner::MsixTable(dev) => self.msix_table_write(dev, offset, size, value),
-            Owner::MsixPba(_) | Owner::Kernel => {}
+            Owner::MsixPba(_) | Owner::Kernel | Owner::Nobody => {}
         }
     }
 
@@ -375,6 +424,10 @@ impl Machine {
                 }
                 let now = self.clock.now(kind);
                 let Some((dev, id)) = self.timers.pop(kind, now) else { break };
+                if dev == crate::chardev::TIMER_DEV {
+                    self.chr_timer(id);
+                    continue;
+                }
                 self.with_dev(dev, |d, cx| {
                     if let Some(t) = d.timers() {
                         t.expired(cx, id);
@@ -418,7 +471,18 @@ impl Machine {
 
     /// Whether something waits for the main loop that no descriptor announces.
     pub fn has_pending_work(&self) -> bool {
-        !self.monitor_inbox.is_empty() || self.run.requests.any()
+        !self.monitor_inbox.is_empty()
+            || !self.qtest_inbox.is_empty()
+            || !self.chr_again.is_empty()
+            || self.run.requests.any()
+    }
+
+    /// CPUID leaf 1 EAX and EDX of the boot CPU.
+    pub fn cpu_signature(&self) -> (u32, u32) {
+        let leaf1 = self.cpu_configs.as_ref().and_then(|c| {
+            c.first()?.cpuid.as_slice().iter().find(|e| e.function == 1).map(|e| (e.eax, e.edx))
+        });
+        leaf1.unwrap_or((0, 0))
     }
 
     /// Presses the power button.
@@ -432,6 +496,9 @@ impl Machine {
     pub fn wakeup_reset(&mut self) {
         self.reset_devices();
         self.reset_cpus();
+        if let Some(dev) = self.power_device {
+            self.with_dev(dev, |d, cx| d.woken(cx));
+        }
     }
 
     /// Puts all CPUs into their reset state. The vCPUs must be parked.
@@ -502,17 +569,6 @@ impl Machine {
             data.insert("path".into(), Value::from(path));
             self.emit("DEVICE_DELETED", Some(Value::Object(data)));
         }
-    }
-
-    /// Writes to a character device; returns how much it took.
-    pub fn chr_write(&mut self, chr: CharId, data: &[u8]) -> usize {
-        self.chardevs.write(chr, data)
-    }
-
-    /// Tells a character device that its front end can take input again.
-    pub fn chr_accept_input(&mut self, chr: CharId) {
-        self.chardevs.accept_input(chr);
-        self.wake_loop();
     }
 }
 

@@ -255,6 +255,18 @@ impl RunControl {
         self.interrupt();
     }
 
+    /// Asks for suspend to RAM.
+    pub fn request_suspend(&mut self) {
+        self.requests.suspend = true;
+        self.interrupt();
+    }
+
+    /// Asks to leave suspend to RAM.
+    pub fn request_wakeup(&mut self) {
+        self.requests.wakeup = true;
+        self.interrupt();
+    }
+
     /// Asks for a stop in `state`.
     pub fn request_stop(&mut self, state: RunState) {
         self.requests.stop = Some(state);

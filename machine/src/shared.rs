@@ -30,13 +30,6 @@ impl Shared {
     pub fn lock(&self) -> MachineLock<'_> {
         MachineLock { guard: self.machine.lock(), vcpus: &self.vcpus }
     }
-
-    /// Takes the machine lock on a vCPU thread: `None` if the machine is about to stop, in which case the caller parks
-    /// and repeats its access afterwards.
-    pub fn lock_running(&self) -> Option<MutexGuard<'_, Machine>> {
-        let g = self.machine.lock();
-        (!self.vcpus.pausing()).then_some(g)
-    }
 }
 
 /// The held machine lock. It can be let go for a moment to wait for vCPUs, so it is what top-level code (main loop,

@@ -5,6 +5,7 @@ use super::opts::{nest, Opts};
 use super::BlockGraph;
 use crate::backend::{BackendOpts, BlockBackend, OnError};
 use crate::error::{BlockError, Result};
+use crate::qcow2;
 use serde_json::{Map, Value};
 
 /// `-drive` options that concern the block layer.
@@ -141,6 +142,8 @@ impl BlockGraph {
         if has_file || standalone {
             let node = self.open_drive_image(&s, nested)?;
             backend.insert(&node)?;
+        } else if let Some(f @ ("file" | "host_device" | "host_cdrom")) = s.format.as_deref() {
+            return Err(BlockError::text(format!("The '{f}' block driver requires a file name")));
         } else if s.format.is_some() {
             return Err(BlockError::text("A block device must be specified for \"file\""));
         }
@@ -200,7 +203,47 @@ impl BlockGraph {
     }
 
     /// `snapshot=on`: a qcow2 image without a name on top of `base`.
-    fn temporary_overlay(&self, _base: &std::sync::Arc<crate::Node>) -> Result<std::sync::Arc<crate::Node>> {
-        Err(BlockError::Unsupported("snapshot=on".into()))
+    fn temporary_overlay(&self, base: &std::sync::Arc<crate::Node>) -> Result<std::sync::Arc<crate::Node>> {
+        let path = temporary_name()?;
+        let result = self.overlay_at(&path, base);
+        // From now on the descriptor keeps it; with the process it is gone.
+        let _ = std::fs::remove_file(&path);
+        result
     }
+
+    fn overlay_at(
+        &self,
+        path: &str,
+        base: &std::sync::Arc<crate::Node>,
+    ) -> Result<std::sync::Arc<crate::Node>> {
+        let inherit = Inherit::default();
+        let file = serde_json::json!({"driver": "file", "filename": path, "cache": {"no-flush": true}});
+        let node = self.open_node(Opts::new(super::object(file), "", true), &inherit)?;
+        qcow2::create(&node, &qcow2::CreateOpts::new(base.len()))?;
+        let mut options = Map::new();
+        options.insert("driver".into(), "qcow2".into());
+        options.insert("file".into(), node.name().into());
+        options.insert("backing".into(), base.name().into());
+        options.insert("cache.no-flush".into(), true.into());
+        options.insert("discard".into(), "unmap".into());
+        self.open_node(Opts::new(options, "", false), &inherit)
+    }
+}
+
+/// An empty file in `$TMPDIR` or `/var/tmp`, readable by nobody else.
+fn temporary_name() -> Result<String> {
+    use std::hash::{BuildHasher, Hasher};
+    use std::os::unix::fs::OpenOptionsExt;
+    let dir = std::env::var("TMPDIR").ok().filter(|d| !d.is_empty()).unwrap_or_else(|| "/var/tmp".into());
+    let mut last = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+    for _ in 0..64 {
+        let n = std::collections::hash_map::RandomState::new().build_hasher().finish();
+        let path = format!("{dir}/vl.{:06x}", n & 0xff_ffff);
+        match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(_) => return Ok(path),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => last = e,
+            Err(e) => return Err(BlockError::io("Could not get temporary filename", e)),
+        }
+    }
+    Err(BlockError::io("Could not get temporary filename", last))
 }

@@ -7,6 +7,7 @@ use crate::error::{BlockError, Result};
 use crate::node::{CacheMode, DetectZeroes, Edge, Node, NodeInfo};
 use crate::null::{self, NullDriver};
 use crate::posix::{self, Aio, FileOpts, Kind};
+use crate::qcow2;
 use crate::raw::{format_perms, RawDriver};
 use serde_json::{json, Map, Value};
 use std::sync::Arc;
@@ -389,8 +390,82 @@ impl BlockGraph {
         inherit: &Inherit,
         file: Option<Arc<Node>>,
     ) -> Result<Arc<Node>> {
-        let _ = (&mut opts, c, inherit, file, format_perms(true));
-        Err(BlockError::UnknownDriver("qcow2".into()))
+        let file = self.file_child(&mut opts, c, inherit, file)?;
+        let open_opts = qcow2_options(&mut opts, c)?;
+        let backing = opts.take("backing");
+        opts.finish("format", "qcow2")?;
+        if file.info.read_only && !c.info.read_only {
+            if !c.auto_read_only {
+                return Err(BlockError::NodeReadOnly);
+            }
+            c.info.read_only = true;
+        }
+        let name = self.reserve_name(c)?;
+        let (want, shared) = format_perms(c.info.read_only);
+        let edge = Edge::new(&file, &name, "file", want, shared)?;
+        let hdr = qcow2::read_header(&file)?;
+        let below = Inherit {
+            read_only: true,
+            auto_read_only: false,
+            depth: inherit.depth + 1,
+            unmap: false,
+            ..Self::below(c, inherit)
+        };
+        let backing = self
+            .open_backing(backing, hdr.backing_file.as_deref(), hdr.backing_format.as_deref(), &file, &below)
+            .map_err(|e| match e {
+                e @ BlockError::BadType { .. } => e,
+                e => BlockError::Backing(Box::new(e)),
+            })?;
+        let backing_edge = match &backing {
+            Some(b) => {
+                let shared = perm::ALL & !(perm::WRITE | perm::RESIZE);
+                Some(Edge::new(b, &name, "backing", perm::READ, shared)?)
+            }
+            None => None,
+        };
+        c.info.filename = file.info.filename.clone();
+        let open_opts = qcow2::OpenOpts { read_only: c.info.read_only, ..open_opts };
+        let image = qcow2::open(hdr, edge, backing_edge, &open_opts)?;
+        self.finish_node(c, Box::new(qcow2::Qcow2Driver(image)), Some(file), backing)
+    }
+
+    /// The backing image: as the options say, else as the header says.
+    fn open_backing(
+        &self,
+        option: Option<Value>,
+        header_name: Option<&str>,
+        header_format: Option<&str>,
+        file: &Arc<Node>,
+        inherit: &Inherit,
+    ) -> Result<Option<Arc<Node>>> {
+        match option {
+            Some(Value::Null) => return Ok(None),
+            Some(Value::String(s)) if s.is_empty() => return Ok(None),
+            Some(Value::String(s)) => return self.find_node(&s).ok_or(BlockError::NoSuchNode(s)).map(Some),
+            Some(Value::Object(m)) => {
+                let mut o = Opts::new(m, "backing.", false);
+                if o.has("driver") {
+                    return self.open_node(o, inherit).map(Some);
+                }
+                // Only changes to what the header names.
+                let Some(name) = header_name else { return Ok(None) };
+                let full = backing_path(&file.info.filename, name);
+                let format = o.string("format")?;
+                let format = format.as_deref().or(header_format);
+                return self.open_image(&full, format, o.into_map(), inherit).map(Some);
+            }
+            Some(_) => {
+                return Err(BlockError::BadType { name: "backing".into(), expected: "BlockdevRefOrNull" })
+            }
+            None => {}
+        }
+        let Some(name) = header_name else { return Ok(None) };
+        if inherit.depth > MAX_DEPTH {
+            return Err(BlockError::text("Backing chain is too long or a cycle"));
+        }
+        let full = backing_path(&file.info.filename, name);
+        self.open_image(&full, header_format, Map::new(), inherit).map(Some)
     }
 
     /// Opens a file name given by a user or a header: `json:{…}`, `proto:…`, or a host path. With `format` in
@@ -505,6 +580,61 @@ impl BlockGraph {
              detecting the format is dangerous for raw images, write operations on block 0 will be restricted.\n         \
              Specify the 'raw' format explicitly to remove the restrictions."
         ));
+    }
+}
+
+/// Options of the qcow2 driver itself.
+fn qcow2_options(opts: &mut Opts, c: &Common) -> Result<qcow2::OpenOpts> {
+    // Refcounts are always written in order here, which is what `lazy-refcounts=off` asks for and satisfies `on`.
+    opts.boolean("lazy-refcounts")?;
+    for key in ["pass-discard-request", "pass-discard-snapshot", "pass-discard-other"] {
+        if opts.boolean(key)?.is_some() {
+            return Err(BlockError::Unsupported(format!("qcow2 option '{key}'")));
+        }
+    }
+    for key in ["data-file", "encrypt"] {
+        if opts.take(key).is_some() {
+            return Err(BlockError::Unsupported(format!("qcow2 option '{key}'")));
+        }
+    }
+    let total = opts.number("cache-size")?;
+    let l2 = opts.number("l2-cache-size")?;
+    let rc = opts.number("refcount-cache-size")?;
+    if let (Some(t), Some(l), Some(_)) = (total, l2, rc) {
+        return Err(BlockError::text(if l > t {
+            "l2-cache-size may not exceed cache-size"
+        } else {
+            "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time"
+        }));
+    }
+    if let (Some(t), Some(l)) = (total, l2) {
+        if l > t {
+            return Err(BlockError::text("l2-cache-size may not exceed cache-size"));
+        }
+    }
+    if let Some(n) = opts.number("l2-cache-entry-size")? {
+        if !n.is_power_of_two() || n < 512 {
+            return Err(BlockError::text(
+                "L2 cache entry size must be a power of two between 512 and the cluster size (65536)",
+            ));
+        }
+    }
+    // Memory in use is bounded by the cache size; nothing needs a timer to shrink it.
+    opts.number("cache-clean-interval")?;
+    let l2_cache = l2.or(total.map(|t| t.saturating_sub(rc.unwrap_or(0)))).unwrap_or(qcow2::DEFAULT_L2_CACHE);
+    Ok(qcow2::OpenOpts { read_only: c.info.read_only, l2_cache: l2_cache.min(1 << 32) })
+}
+
+/// A backing file name is relative to the directory of the image that names it.
+pub(crate) fn backing_path(image: &str, name: &str) -> String {
+    let has_protocol = name.split_once(':').is_some_and(|(p, _)| !p.contains('/') && !p.is_empty());
+    if name.starts_with('/') || has_protocol || image.starts_with("json:") {
+        return name.to_owned();
+    }
+    let image = image.strip_prefix("file:").unwrap_or(image);
+    match image.rfind('/') {
+        Some(i) => format!("{}{name}", &image[..=i]),
+        None => name.to_owned(),
     }
 }
 

@@ -82,6 +82,7 @@ impl Opts {
             None => Ok(None),
             Some(Value::Number(n)) => match n.as_u64() {
                 Some(v) => Ok(Some(v)),
+                None if n.is_i64() => Err(BlockError::BadSize(self.full(key))),
                 None => self.bad_type(key, "integer"),
             },
             Some(Value::String(s)) if !self.strict => match parse_size(&s) {

@@ -17,6 +17,7 @@ use crate::request::Completion;
 use parking_lot::Mutex;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::sync::Arc;
 
 /// Largest buffered write that is copied into the page cache on the calling thread.
 const INLINE_WRITE_MAX: usize = 256 << 10;
@@ -31,19 +32,34 @@ pub(crate) struct FileDriver {
     no_flush: bool,
     /// Alignment of offset, length and memory with `O_DIRECT`; 1 otherwise.
     align: u64,
-    size: AtomicU64,
+    progress: Arc<Progress>,
     lock: Option<Mutex<lock::ImageLock>>,
     /// The host's file system answers RWF_NOWAIT.
     nowait: AtomicBool,
-    /// Counts completed writes, and the count that the last finished flush covered.
-    write_gen: AtomicU64,
-    flushed_gen: AtomicU64,
     /// Serialises read-modify-write cycles of unaligned direct writes.
     rmw: Mutex<()>,
     ring: Option<uring::Engine>,
     discard_ok: AtomicU64,
     discard_failed: AtomicU64,
     discard_bytes: AtomicU64,
+}
+
+/// What completed writes and flushes have reached; shared with the ring's thread.
+pub(crate) struct Progress {
+    size: AtomicU64,
+    /// Counts completed writes, and the count that the last finished flush covered.
+    write_gen: AtomicU64,
+    flushed_gen: AtomicU64,
+}
+
+impl Progress {
+    /// A write up to `end` has completed.
+    fn wrote(&self, end: u64) {
+        if end > self.size.load(Relaxed) {
+            self.size.fetch_max(end, AcqRel);
+        }
+        self.write_gen.fetch_add(1, Release);
+    }
 }
 
 impl FileDriver {
@@ -88,11 +104,8 @@ impl FileDriver {
         }
     }
 
-    pub(crate) fn wrote(&self, end: u64) {
-        if end > self.size.load(Relaxed) {
-            self.size.fetch_max(end, AcqRel);
-        }
-        self.write_gen.fetch_add(1, Release);
+    fn wrote(&self, end: u64) {
+        self.progress.wrote(end);
     }
 
     fn read_all(&self, off: u64, iov: Iov<'_>) -> IoResult {
@@ -145,8 +158,8 @@ impl FileDriver {
     }
 
     fn flush_needed(&self) -> Option<u64> {
-        let now = self.write_gen.load(Acquire);
-        (!self.no_flush && self.flushed_gen.load(Acquire) < now).then_some(now)
+        let now = self.progress.write_gen.load(Acquire);
+        (!self.no_flush && self.progress.flushed_gen.load(Acquire) < now).then_some(now)
     }
 
     fn fallocate(&self, mode: i32, off: u64, len: u64) -> IoResult {
@@ -181,7 +194,7 @@ impl Driver for FileDriver {
     }
 
     fn len(&self) -> u64 {
-        self.size.load(Acquire)
+        self.progress.size.load(Acquire)
     }
 
     fn readv(&self, off: u64, iov: Iov<'_>) -> IoResult {
@@ -206,7 +219,7 @@ impl Driver for FileDriver {
     fn flush(&self) -> IoResult {
         let Some(generation) = self.flush_needed() else { return Ok(()) };
         self.fdatasync()?;
-        self.flushed_gen.fetch_max(generation, AcqRel);
+        self.progress.flushed_gen.fetch_max(generation, AcqRel);
         Ok(())
     }
 
@@ -216,7 +229,7 @@ impl Driver for FileDriver {
             Ok(()) => {
                 self.discard_ok.fetch_add(1, Relaxed);
                 self.discard_bytes.fetch_add(len, Relaxed);
-                self.write_gen.fetch_add(1, Release);
+                self.progress.write_gen.fetch_add(1, Release);
             }
             Err(_) => {
                 // Advisory: a host that cannot is no error.
@@ -257,8 +270,8 @@ impl Driver for FileDriver {
         if unsafe { libc::ftruncate(self.raw(), len as i64) } != 0 {
             return Err(BlockError::io("Failed to resize the file", Errno::last()));
         }
-        self.size.store(len, Release);
-        self.write_gen.fetch_add(1, Release);
+        self.progress.size.store(len, Release);
+        self.progress.write_gen.fetch_add(1, Release);
         Ok(())
     }
 
@@ -298,7 +311,7 @@ impl Driver for FileDriver {
 
     fn try_queue(&self, off: u64, c: Completion) -> std::result::Result<(), Completion> {
         match &self.ring {
-            Some(ring) if !self.direct || self.aligned(off, &c.iov) => ring.queue(self, off, c),
+            Some(ring) if !self.direct || self.aligned(off, &c.iov) => ring.queue(self, self.raw(), off, c),
             _ => Err(c),
         }
     }

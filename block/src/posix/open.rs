@@ -1,11 +1,12 @@
 //! Opening host files: flags, checks, alignment, engine.
 
-use super::{lock, uring, AlignedBuf, FileDriver};
+use super::{lock, uring, AlignedBuf, FileDriver, Progress};
 use crate::error::{BlockError, Errno, Result};
 use parking_lot::Mutex;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::Arc;
 
 /// Opens names that are not host paths, such as `/dev/fdset/N`. The machine installs one in the graph.
 pub trait FdOpener: Send + Sync {
@@ -108,9 +109,14 @@ pub(crate) fn open_file(o: &FileOpts<'_>) -> Result<(FileDriver, bool)> {
         .map_err(|e| BlockError::io("Could not refresh total sector count", e))?;
     let align = if o.direct { dio_align(fd.as_raw_fd()) } else { 1 };
     let lock = lock_for(o.locking, &fd)?;
+    let progress = Arc::new(Progress {
+        size: AtomicU64::new(size),
+        write_gen: AtomicU64::new(0),
+        flushed_gen: AtomicU64::new(0),
+    });
     let ring = match o.aio {
         Aio::Threads => None,
-        Aio::Native | Aio::IoUring => Some(uring::Engine::new(fd.as_raw_fd(), o.aio)?),
+        Aio::Native | Aio::IoUring => Some(uring::Engine::new(o.aio, progress.clone())?),
     };
     let driver = FileDriver {
         fd,
@@ -119,11 +125,9 @@ pub(crate) fn open_file(o: &FileOpts<'_>) -> Result<(FileDriver, bool)> {
         direct: o.direct,
         no_flush: o.no_flush,
         align,
-        size: AtomicU64::new(size),
+        progress,
         lock,
         nowait: AtomicBool::new(true),
-        write_gen: AtomicU64::new(0),
-        flushed_gen: AtomicU64::new(0),
         rmw: Mutex::new(()),
         ring,
         discard_ok: AtomicU64::new(0),

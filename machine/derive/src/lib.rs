@@ -40,6 +40,7 @@ struct ClassAttr {
     hotplug: bool,
     internal: bool,
     is_abstract: bool,
+    extra: Vec<(LitStr, LitStr)>,
 }
 
 fn class_attr(attrs: &[Attribute]) -> syn::Result<ClassAttr> {
@@ -57,6 +58,13 @@ fn class_attr(attrs: &[Attribute]) -> syn::Result<ClassAttr> {
                 "hotplug" => c.hotplug = true,
                 "internal" => c.internal = true,
                 "abstract" => c.is_abstract = true,
+                "extra" => {
+                    let args;
+                    syn::parenthesized!(args in m.input);
+                    let name = args.parse()?;
+                    args.parse::<syn::Token![,]>()?;
+                    c.extra.push((name, args.parse()?));
+                }
                 _ => return Err(m.error("unknown class attribute")),
             }
             Ok(())
@@ -70,6 +78,7 @@ struct PropAttr {
     name: Option<LitStr>,
     default: Option<Expr>,
     hidden_default: bool,
+    object: bool,
 }
 
 /// `None`: not a property; `Some(Err(()))`: the embedded base.
@@ -84,6 +93,7 @@ fn prop_attr(f: &Field) -> syn::Result<Option<PropAttr>> {
                     "name" => p.name = Some(m.value()?.parse()?),
                     "default" => p.default = Some(m.value()?.parse()?),
                     "no_default" => p.hidden_default = true,
+                    "object" => p.object = true,
                     _ => return Err(m.error("unknown prop attribute")),
                 }
                 Ok(())
@@ -99,7 +109,9 @@ fn prop_attr(f: &Field) -> syn::Result<Option<PropAttr>> {
 /// Struct attribute: `#[class(name = "..", parent = "..", bus = Pci, category = Storage, alias = "..", desc = "..",
 /// hotplug, internal, abstract)]`. Without `name` the struct is only a base to embed. Field attributes: `#[base]` on an
 /// embedded base struct (its properties are inherited), `#[prop(default = expr, name = "x-y")]` on a property; the
-/// property's name is the field's with `-` for `_` unless given.
+/// property's name is the field's with `-` for `_` unless given; `#[prop(object)]` keeps it out of `info qtree`
+/// (QEMU forwards such properties to a child). `#[class(extra("name", "type"))]` lists a child or link that help and
+/// introspection show but nobody can set.
 #[proc_macro_derive(Device, attributes(class, prop, base))]
 pub fn derive_device(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -136,11 +148,13 @@ fn expand(input: &DeriveInput) -> syn::Result<Tokens> {
             None => quote!(::core::default::Default::default()),
         };
         let show = !p.hidden_default;
+        let qdev = !p.object;
         inits.push(quote!(#id: #dflt));
         infos.push(quote!(crate::qom::PropInfo {
             name: #name,
             ty: <#fty as crate::qom::PropValue>::TYPE,
             desc: #doc,
+            qdev: #qdev,
             default: {
                 fn d() -> ::core::option::Option<::serde_json::Value> {
                     let v: #fty = #dflt;
@@ -205,6 +219,7 @@ fn class_impl(ty: &Ident, c: &ClassAttr, input: &DeriveInput) -> syn::Result<Tok
     let desc = c.desc.as_ref().map_or(String::new(), LitStr::value);
     let _ = input;
     let aliases = &c.aliases;
+    let extra = c.extra.iter().map(|(n, t)| quote!((#n, #t)));
     let (hot, user, abs) = (c.hotplug, !c.internal && !c.is_abstract, c.is_abstract);
     let create = if c.is_abstract {
         quote!(::core::option::Option::None)
@@ -224,6 +239,7 @@ fn class_impl(ty: &Ident, c: &ClassAttr, input: &DeriveInput) -> syn::Result<Tok
                 user_creatable: #user,
                 hotpluggable: #hot,
                 props: <#ty as crate::qom::PropStruct>::PROPS,
+                extra: &[#(#extra),*],
                 create: #create,
             };
         }

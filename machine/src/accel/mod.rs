@@ -1,11 +1,13 @@
 //! Accelerators: what runs the guest's processors.
 
+pub mod kvm;
 mod none;
 
 pub use none::NoCpu;
 
 use std::os::fd::RawFd;
 
+use crate::cpu::CpuRegs;
 use crate::device::DevId;
 use crate::memory::{FlatMaps, Space};
 use crate::QResult;
@@ -67,6 +69,20 @@ pub trait Accel: Send {
     }
     /// Puts all CPUs into their reset state (they are parked).
     fn reset_cpus(&mut self) {}
+    /// Registers of a (parked) CPU.
+    fn cpu_regs(&mut self, _index: usize) -> Option<CpuRegs> {
+        None
+    }
+    /// Sends a non-maskable interrupt to a (parked) CPU; `false` if that is not possible.
+    fn nmi(&mut self, _index: usize) -> bool {
+        false
+    }
+    /// Physical address of a virtual one on a (parked) CPU.
+    fn translate(&mut self, _index: usize, _addr: u64) -> Option<u64> {
+        None
+    }
+    /// Ends all CPU threads. Not with the machine lock held by the caller's own vCPU.
+    fn stop(&mut self) {}
     /// For code that knows the concrete accelerator.
     fn as_any(&mut self) -> &mut dyn std::any::Any;
 }

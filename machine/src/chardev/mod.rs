@@ -1,8 +1,22 @@
 //! Character devices: back ends (stdio, file, pty, socket, ...) and the contract with their front ends.
+//!
+//! A back end never blocks: it takes what it can of a write and says when it can take more; input is read only when
+//! the front end has room for it.
 
+mod backend;
+mod files;
+mod mux;
+mod open;
+mod socket;
 mod table;
+mod telnet;
 
-pub use table::CharTable;
+pub use backend::Backend;
+#[cfg(test)]
+pub use files::TestChar;
+pub use open::BackendInfo;
+pub(crate) use table::TIMER_DEV;
+pub use table::{CharInfo, CharTable};
 
 use crate::device::{Cx, DevId};
 
@@ -23,6 +37,17 @@ pub enum FrontendRef {
     Monitor(MonId),
     /// The qtest server.
     Qtest,
+    /// A multiplexer on top of this device.
+    Mux(CharId),
+}
+
+/// Why a front end did not get its character device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// There is none of that name.
+    NotFound,
+    /// Another front end has it.
+    InUse,
 }
 
 /// Things that happen to a character device besides data.
@@ -51,3 +76,6 @@ pub trait CharFrontend {
     /// The back end takes output again after it refused some.
     fn writable(&mut self, _cx: &mut Cx<'_>, _port: u32) {}
 }
+
+#[cfg(test)]
+mod tests;

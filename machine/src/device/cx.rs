@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
-use super::{BusId, BusKind, DevId, Device};
-use crate::chardev::CharId;
+use super::{BusId, BusKind, DevId, Device, Place};
+use crate::chardev::{CharId, ConnectError, FrontendRef};
 use crate::clock::ClockKind;
 use crate::irq::{IrqLine, IrqSink};
 use crate::machine::{Cause, Effect, Machine};
 use crate::memory::{IoSpec, MemError, Owner, RegionId, RegionKind, Space};
-use crate::QResult;
+use crate::qom::{ChardevRef, ClassInfo, DeviceClass};
+use crate::{qerr, QResult};
 
 /// Handed to every device call: the machine around the device that runs.
 pub struct Cx<'a> {
@@ -171,6 +172,47 @@ impl RealizeCx<'_> {
     pub fn add_bus(&mut self, name: String, kind: BusKind) -> BusId {
         let dev = self.cx.dev;
         self.cx.m.tree.add_bus(name, kind, Some(dev))
+    }
+
+    /// Adds a part of this device that has a place of its own in the QOM tree (`<path>/<name>`); it goes away with
+    /// this device.
+    pub fn add_part(
+        &mut self,
+        name: &'static str,
+        class: &'static ClassInfo,
+        props: Box<dyn DeviceClass>,
+        bus: Option<BusId>,
+        dev: Box<dyn Device>,
+    ) -> DevId {
+        let parent = self.cx.dev;
+        let id = self.cx.m.tree.add(class, props, bus, Place::Child(parent, name));
+        if let Some(n) = self.cx.m.tree.get_mut(id) {
+            n.dev = Some(dev);
+            n.realized = true;
+        }
+        id
+    }
+
+    /// Connects `port` of this device to the character device that property `prop` of class `owner` names, if any.
+    ///
+    /// # Errors
+    /// There is no such character device, or another front end has it.
+    pub fn connect_chardev(
+        &mut self,
+        owner: &str,
+        prop: &str,
+        chr: &ChardevRef,
+        port: u32,
+    ) -> QResult<Option<CharId>> {
+        let Some(name) = chr.0.as_deref() else { return Ok(None) };
+        let dev = self.cx.dev;
+        match self.cx.m.chr_connect_name(name, FrontendRef::Device(dev, port)) {
+            Ok(id) => Ok(Some(id)),
+            Err(ConnectError::NotFound) => Err(qerr!("Property '{owner}.{prop}' can't find value '{name}'")),
+            Err(ConnectError::InUse) => {
+                Err(qerr!("Property '{owner}.{prop}' can't take value '{name}': Device '{name}' is in use"))
+            }
+        }
     }
 
     /// Declares lines for `info qtree`.

@@ -95,6 +95,8 @@ pub trait Device: Any + Send {
     }
     /// The power button was pressed (the machine's power device only).
     fn power_button(&mut self, _cx: &mut Cx<'_>) {}
+    /// The machine left suspend to RAM and was reset for it (only the device behind the power button is told).
+    fn woken(&mut self, _cx: &mut Cx<'_>) {}
     /// Front end of character devices.
     fn chardev(&mut self) -> Option<&mut dyn crate::chardev::CharFrontend> {
         None
@@ -117,6 +119,10 @@ pub trait Device: Any + Send {
     }
     /// Bus side of a controller: children attach and detach here.
     fn bus_host(&mut self) -> Option<&mut dyn BusHost> {
+        None
+    }
+    /// Client of an ISA DMA channel.
+    fn dma_client(&mut self) -> Option<&mut dyn crate::devices::chipset::dma::DmaClient> {
         None
     }
     /// Hot-plug controller: told of plugs, asked for unplugs of devices on its buses.

@@ -184,6 +184,11 @@ impl DeviceTree {
     pub fn remove(&mut self, id: DevId) -> Vec<DeviceNode> {
         let mut out = Vec::new();
         let buses = self.get(id).map(|d| d.buses.clone()).unwrap_or_default();
+        let parts: Vec<DevId> =
+            self.iter().filter(|n| matches!(n.place, Place::Child(p, _) if p == id)).map(|n| n.id).collect();
+        for c in parts {
+            out.extend(self.remove(c));
+        }
         for b in buses {
             for c in self.bus(b).map(|b| b.children.clone()).unwrap_or_default() {
                 out.extend(self.remove(c));

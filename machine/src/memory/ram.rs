@@ -141,6 +141,13 @@ impl RamBlock {
         true
     }
 
+    /// Makes the host provide all pages now.
+    pub fn prealloc(&self) {
+        // SAFETY: the range is exactly the mapping; the advice does not change its contents. Old kernels refuse it, then
+        // pages come on first touch.
+        unsafe { libc::madvise(self.host().cast(), self.len() as usize, libc::MADV_POPULATE_WRITE) };
+    }
+
     /// Fills the whole block with zeroes, giving anonymous pages back to the host.
     pub fn clear(&self) {
         if self.file().is_none() {

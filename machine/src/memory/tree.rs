@@ -22,6 +22,8 @@ pub enum Owner {
     MsixPba(DevId),
     /// Answers only to an accelerator (in-kernel interrupt controllers): reads as zero, ignores writes.
     Kernel,
+    /// A port or address that is decoded but has nothing behind it: reads as ones, ignores writes.
+    Nobody,
 }
 
 /// Sizes of access that a region accepts (`valid`) and that its handler implements (`imp`), in bytes.
@@ -252,6 +254,16 @@ impl RegionTree {
         if let Some(Region { kind: RegionKind::Alias { target, offset, readonly }, .. }) = self.get_mut(id) {
             if (*target, *offset, *readonly) != (new, new_offset, ro) {
                 (*target, *offset, *readonly) = (new, new_offset, ro);
+                self.dirty = true;
+            }
+        }
+    }
+
+    /// Changes size and access sizes of an I/O region.
+    pub fn set_io(&mut self, id: RegionId, new_size: u128, new_spec: IoSpec) {
+        if let Some(Region { kind: RegionKind::Io { spec, .. }, size, .. }) = self.get_mut(id) {
+            if (*size, *spec) != (new_size, new_spec) {
+                (*size, *spec) = (new_size, new_spec);
                 self.dirty = true;
             }
         }

@@ -123,6 +123,9 @@ impl PciState {
         s.wmask[reg::INTERRUPT_LINE] = 0xff;
         let cmd = reg::CMD_IO | reg::CMD_MEMORY | reg::CMD_MASTER | reg::CMD_INTX_DISABLE | reg::CMD_SERR;
         s.wmask[reg::COMMAND..reg::COMMAND + 2].copy_from_slice(&cmd.to_le_bytes());
+        // What lies behind the header is the device's; unless it says otherwise the guest may write it. Capabilities
+        // are read-only until they say otherwise.
+        s.wmask[0x40..].fill(0xff);
         // Error bits of the status register are write-1-to-clear.
         s.w1cmask[reg::STATUS + 1] = 0xf9;
         s
@@ -228,6 +231,8 @@ impl PciState {
     pub fn add_capability(&mut self, id: u8, at: u8, len: u8) -> usize {
         let at = if at == 0 { self.next_cap } else { at };
         self.next_cap = self.next_cap.max(at.saturating_add(len.div_ceil(4) * 4));
+        let end = (usize::from(at) + usize::from(len)).min(self.wmask.len());
+        self.wmask[usize::from(at)..end].fill(0);
         self.config[usize::from(at)] = id;
         self.config[usize::from(at) + 1] = self.config[reg::CAP_LIST];
         self.config[reg::CAP_LIST] = at;

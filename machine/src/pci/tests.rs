@@ -51,3 +51,13 @@ fn capabilities_chain() {
     assert_eq!(s.config()[0x55], 0x40);
     assert_eq!(s.word(reg::STATUS) & reg::STATUS_CAP_LIST, reg::STATUS_CAP_LIST);
 }
+
+#[test]
+fn device_specific_area_is_writable_but_capabilities_are_not() {
+    let mut s = state();
+    let cap = s.add_capability(5, 0, 14);
+    s.write(cap, 4, 0xffff_ffff);
+    assert_eq!(s.read(cap, 2), 5);
+    s.write(0x80, 4, 0x1234_5678);
+    assert_eq!(s.read(0x80, 4), 0x1234_5678);
+}

@@ -67,6 +67,8 @@ pub struct PropInfo {
     pub ty: &'static str,
     /// One-line description, may be empty.
     pub desc: &'static str,
+    /// Shown by `info qtree` (`false`: forwarded to a child object in QEMU).
+    pub qdev: bool,
     /// Default value, if it has one that is shown.
     pub default: fn() -> Option<serde_json::Value>,
 }
@@ -160,6 +162,8 @@ pub struct ClassInfo {
     pub hotpluggable: bool,
     /// Properties.
     pub props: &'static PropTable,
+    /// Children and links that help and introspection list, as (name, type); they cannot be set.
+    pub extra: &'static [(&'static str, &'static str)],
     /// Makes an instance with default values.
     pub create: Option<fn() -> Box<dyn DeviceClass>>,
 }
@@ -178,6 +182,7 @@ impl ClassInfo {
             user_creatable: false,
             hotpluggable: false,
             props: &NO_PROPS,
+            extra: &[],
             create: None,
         }
     }

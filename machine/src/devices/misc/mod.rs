@@ -1,1 +1,12 @@
-//! Small devices: debug ports, panic notifier.
+//! Small devices: debug ports, panic notifier, A20 and fast reset port, port stubs of the board.
+
+pub mod debug_exit;
+pub mod debugcon;
+pub mod port92;
+pub mod ports;
+pub mod pvpanic;
+pub mod vmcoreinfo;
+pub mod vmgenid;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! Interrupt routes and the state of the in-kernel controllers.
+
+use kvm_bindings::{
+    kvm_irq_routing_entry, kvm_irqchip, kvm_pit_state2, KvmIrqRouting, KVM_IRQCHIP_IOAPIC,
+    KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI,
+};
+use kvm_ioctls::VmFd;
+
+use super::ioctl_error;
+use crate::accel::MsiMessage;
+use crate::QResult;
+
+/// First GSI for messages; below are the pins of the controllers.
+const FIRST_MSI: u32 = 24;
+const MAX_GSI: u32 = 4096;
+
+/// Message routes by GSI.
+#[derive(Default)]
+pub struct Routes {
+    msi: Vec<Option<MsiMessage>>,
+}
+
+impl Routes {
+    /// Gives a message a GSI.
+    pub fn add(&mut self, msg: MsiMessage) -> Option<u32> {
+        let i = self.msi.iter().position(Option::is_none).unwrap_or(self.msi.len());
+        if i as u32 + FIRST_MSI >= MAX_GSI {
+            return None;
+        }
+        if i == self.msi.len() {
+            self.msi.push(None);
+        }
+        self.msi[i] = Some(msg);
+        Some(i as u32 + FIRST_MSI)
+    }
+
+    /// The message of a GSI.
+    pub fn get(&self, gsi: u32) -> Option<MsiMessage> {
+        self.msi.get(gsi.checked_sub(FIRST_MSI)? as usize).copied().flatten()
+    }
+
+    /// Releases a GSI; its stale route is replaced at the next commit.
+    pub fn free(&mut self, gsi: u32) {
+        if let Some(e) = gsi.checked_sub(FIRST_MSI).and_then(|i| self.msi.get_mut(i as usize)) {
+            *e = None;
+        }
+    }
+
+    /// Tells KVM all routes.
+    pub fn commit(&self, vm: &VmFd) -> QResult<()> {
+        let mut entries = Vec::with_capacity(48 + self.msi.len());
+        for gsi in 0..16 {
+            // The timer interrupt arrives on pin 2 of the I/O APIC; pin 2 of the PIC is the cascade.
+            if gsi != 2 {
+                entries.push(pin(
+                    gsi,
+                    if gsi < 8 { KVM_IRQCHIP_PIC_MASTER } else { KVM_IRQCHIP_PIC_SLAVE },
+                    gsi % 8,
+                ));
+            }
+        }
+        for gsi in 0..24 {
+            match gsi {
+                0 => entries.push(pin(0, KVM_IRQCHIP_IOAPIC, 2)),
+                2 => {}
+                _ => entries.push(pin(gsi, KVM_IRQCHIP_IOAPIC, gsi)),
+            }
+        }
+        for (i, m) in self.msi.iter().enumerate() {
+            if let Some(m) = m {
+                entries.push(message(i as u32 + FIRST_MSI, *m));
+            }
+        }
+        let routing =
+            KvmIrqRouting::from_entries(&entries).map_err(|_| crate::qerr!("too many interrupt routes"))?;
+        vm.set_gsi_routing(&routing).map_err(|e| ioctl_error("KVM_SET_GSI_ROUTING", e))
+    }
+}
+
+fn pin(gsi: u32, chip: u32, n: u32) -> kvm_irq_routing_entry {
+    let mut e = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
+    e.u.irqchip.irqchip = chip;
+    e.u.irqchip.pin = n;
+    e
+}
+
+fn message(gsi: u32, m: MsiMessage) -> kvm_irq_routing_entry {
+    let mut e = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
+    e.u.msi.address_lo = m.addr as u32;
+    e.u.msi.address_hi = (m.addr >> 32) as u32;
+    e.u.msi.data = m.data;
+    e
+}
+
+/// State of PICs, I/O APIC and PIT.
+pub struct ChipState {
+    chips: Vec<kvm_irqchip>,
+    pit: kvm_pit_state2,
+}
+
+impl ChipState {
+    /// Reads it.
+    pub fn capture(vm: &VmFd) -> QResult<Self> {
+        let mut chips = Vec::new();
+        for id in [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC] {
+            let mut c = kvm_irqchip { chip_id: id, ..Default::default() };
+            vm.get_irqchip(&mut c).map_err(|e| ioctl_error("KVM_GET_IRQCHIP", e))?;
+            chips.push(c);
+        }
+        let pit = vm.get_pit2().map_err(|e| ioctl_error("KVM_GET_PIT2", e))?;
+        Ok(Self { chips, pit })
+    }
+
+    /// Writes it back.
+    pub fn restore(&self, vm: &VmFd) {
+        for c in &self.chips {
+            // What was read from this VM can be written to it.
+            let _ = vm.set_irqchip(c);
+        }
+        let _ = vm.set_pit2(&self.pit);
+    }
+}

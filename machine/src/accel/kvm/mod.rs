@@ -1,0 +1,361 @@
+//! The KVM accelerator.
+//!
+//! Order of calls: the VM is created first, memory slots when the machine is complete, the in-kernel interrupt
+//! controllers after them (each slot would otherwise wait for a grace period), vCPUs last.
+
+mod irq;
+mod regs;
+mod slots;
+mod vcpu;
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, RawFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use kvm_bindings::{kvm_msi, kvm_pit_config, kvm_userspace_memory_region, CpuId, KVM_PIT_SPEAKER_DUMMY};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::{Accel, IrqChip, MsiMessage};
+use crate::cpu::{BootRegs, CpuRegs};
+use crate::device::DevId;
+use crate::memory::{FlatMaps, Space};
+use crate::shared::Shared;
+use crate::{qerr, QResult};
+
+use irq::Routes;
+use slots::Slots;
+use vcpu::{KvmVcpu, ResetState};
+
+/// Properties of `-accel kvm,...`.
+#[derive(Clone, Debug)]
+pub struct KvmOptions {
+    /// Where the interrupt controllers live.
+    pub irqchip: IrqChip,
+    /// Device node.
+    pub device: String,
+}
+
+impl Default for KvmOptions {
+    fn default() -> Self {
+        Self { irqchip: IrqChip::Kernel, device: "/dev/kvm".into() }
+    }
+}
+
+/// KVM.
+pub struct KvmAccel {
+    vm: Arc<VmFd>,
+    kvm: Kvm,
+    irqchip: IrqChip,
+    slots: Slots,
+    routes: Routes,
+    started: bool,
+    /// State of all vCPUs and controllers right after creation = reset state.
+    chips: Option<irq::ChipState>,
+    threads: Vec<JoinHandle<()>>,
+    control: Option<Arc<crate::vcpu::VcpuControl>>,
+    boot: Option<BootRegs>,
+    /// Bound descriptors: (device, vector) -> GSI.
+    irqfds: HashMap<(DevId, u32), (RawFd, u32)>,
+    /// Injected by the user-space PIC.
+    intr: bool,
+}
+
+impl KvmAccel {
+    /// Opens the device and creates a VM.
+    ///
+    /// # Errors
+    /// With the texts that QEMU gives; a missing capability is named.
+    pub fn new(opts: &KvmOptions) -> QResult<Self> {
+        let path = std::ffi::CString::new(opts.device.as_str()).map_err(|_| qerr!("bad device name"))?;
+        let kvm = Kvm::new_with_path(path).map_err(|e| {
+            let text = crate::error::strerror(&std::io::Error::from(e));
+            qerr!("failed to initialize kvm: {text}")
+                .with_hint(format!("Could not access KVM kernel module: {text}"))
+        })?;
+        if kvm.get_api_version() != 12 {
+            return Err(qerr!("kvm version not supported"));
+        }
+        for cap in [
+            Cap::UserMemory,
+            Cap::SetTssAddr,
+            Cap::ExtCpuid,
+            Cap::MpState,
+            Cap::ImmediateExit,
+            Cap::Ioeventfd,
+        ] {
+            if !kvm.check_extension(cap) {
+                return Err(qerr!("kvm does not support KVM_CAP_{cap:?}"));
+            }
+        }
+        let vm = kvm.create_vm().map_err(|e| ioctl_error("KVM_CREATE_VM", e))?;
+        if opts.irqchip == IrqChip::User {
+            return Err(qerr!("kernel-irqchip=off is not supported by this accelerator yet"));
+        }
+        if opts.irqchip == IrqChip::Split {
+            return Err(qerr!("kernel-irqchip=split is not supported by this accelerator yet"));
+        }
+        let max_slots = kvm.get_nr_memslots();
+        Ok(Self {
+            vm: Arc::new(vm),
+            kvm,
+            irqchip: opts.irqchip,
+            slots: Slots::new(max_slots),
+            routes: Routes::default(),
+            started: false,
+            chips: None,
+            threads: Vec::new(),
+            control: None,
+            boot: None,
+            irqfds: HashMap::new(),
+            intr: false,
+        })
+    }
+
+    /// CPUID bits that KVM can give a guest.
+    pub fn supported_cpuid(&self) -> QResult<CpuId> {
+        self.kvm
+            .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
+            .map_err(|e| ioctl_error("KVM_GET_SUPPORTED_CPUID", e))
+    }
+
+    /// Largest number of vCPUs.
+    pub fn max_vcpus(&self) -> usize {
+        self.kvm.get_max_vcpus()
+    }
+
+    /// Builds slots, controllers and vCPU threads (parked). `cpuid` gives each vCPU's CPUID by index; `boot` is where
+    /// the boot processor starts if not at the reset vector.
+    pub fn start(
+        &mut self,
+        maps: &FlatMaps,
+        shared: &Arc<Shared>,
+        cpus: &[VcpuConfig],
+        boot: Option<BootRegs>,
+    ) -> QResult<()> {
+        self.started = true;
+        self.boot = boot;
+        self.apply_slots(maps)?;
+        self.vm
+            .set_identity_map_address(0xfeff_c000)
+            .map_err(|e| ioctl_error("KVM_SET_IDENTITY_MAP_ADDR", e))?;
+        self.vm.set_tss_address(0xfeff_d000).map_err(|e| ioctl_error("KVM_SET_TSS_ADDR", e))?;
+        if self.irqchip == IrqChip::Kernel {
+            self.vm.create_irq_chip().map_err(|e| ioctl_error("KVM_CREATE_IRQCHIP", e))?;
+            let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
+            self.vm.create_pit2(pit).map_err(|e| ioctl_error("KVM_CREATE_PIT2", e))?;
+            self.chips = Some(irq::ChipState::capture(&self.vm)?);
+        }
+        self.control = Some(shared.vcpus.clone());
+        shared.vcpus.request_pause();
+        for (index, c) in cpus.iter().enumerate() {
+            self.spawn(index, c, shared)?;
+        }
+        let (vcpus, n) = (shared.vcpus.clone(), cpus.len());
+        vcpus.wait_started(n);
+        Ok(())
+    }
+
+    fn spawn(&mut self, index: usize, c: &VcpuConfig, shared: &Arc<Shared>) -> QResult<()> {
+        let fd = self.vm.create_vcpu(u64::from(c.apic_id)).map_err(|e| ioctl_error("KVM_CREATE_VCPU", e))?;
+        fd.set_cpuid2(&c.cpuid).map_err(|e| ioctl_error("KVM_SET_CPUID2", e))?;
+        let msrs = if index == 0 { self.kvm.get_msr_index_list().ok() } else { None };
+        let mut v = KvmVcpu::new(index, fd, shared.clone());
+        v.reset = Some(ResetState::capture(&v.fd, msrs.as_ref()));
+        if index == 0 {
+            if let Some(b) = &self.boot {
+                regs::set_boot_regs(&v.fd, b).map_err(|e| ioctl_error("KVM_SET_SREGS", e))?;
+            }
+        }
+        let t = std::thread::Builder::new()
+            .name(format!("CPU {index}/KVM"))
+            .stack_size(256 << 10)
+            .spawn(move || v.run())
+            .map_err(|e| qerr!("cannot start vCPU thread: {}", crate::error::strerror(&e)))?;
+        self.threads.push(t);
+        Ok(())
+    }
+
+    /// Changes where the boot processor starts after a reset.
+    pub fn set_boot(&mut self, boot: Option<BootRegs>) {
+        self.boot = boot;
+    }
+
+    fn apply_slots(&mut self, maps: &FlatMaps) -> QResult<()> {
+        let vm = &self.vm;
+        self.slots.update(maps, |r: kvm_userspace_memory_region| {
+            // SAFETY: the host range belongs to a RAM block that the published map keeps alive; the block is dropped
+            // only after its range left the map, and with it this slot.
+            unsafe { vm.set_user_memory_region(r) }.map_err(|e| ioctl_error("KVM_SET_USER_MEMORY_REGION", e))
+        })
+    }
+
+    /// Ends all vCPU threads.
+    pub fn stop_threads(&mut self) {
+        if let Some(c) = &self.control {
+            c.quit();
+        }
+        for t in self.threads.drain(..) {
+            // A vCPU thread does not panic; if it did, the message was printed already.
+            let _ = t.join();
+        }
+    }
+}
+
+/// One vCPU to create.
+pub struct VcpuConfig {
+    /// Local APIC id.
+    pub apic_id: u32,
+    /// CPUID as the guest sees it.
+    pub cpuid: CpuId,
+}
+
+pub(super) fn ioctl_error(what: &str, e: kvm_ioctls::Error) -> crate::QError {
+    qerr!("{what} failed: {}", crate::error::strerror(&std::io::Error::from(e)))
+}
+
+/// A borrowed view of a descriptor as the wrapper type that the ioctl crate wants.
+fn borrow_eventfd(fd: RawFd) -> ManuallyDrop<EventFd> {
+    // SAFETY: the wrapper is never dropped, so the descriptor is not closed here; its owner keeps it open.
+    ManuallyDrop::new(unsafe { EventFd::from_raw_fd(fd) })
+}
+
+impl Accel for KvmAccel {
+    fn name(&self) -> &'static str {
+        "kvm"
+    }
+
+    fn irqchip(&self) -> IrqChip {
+        self.irqchip
+    }
+
+    fn set_gsi(&mut self, gsi: u32, level: bool) {
+        if self.started {
+            // Fails only for a GSI without route, which the boards do not use.
+            let _ = self.vm.set_irq_line(gsi, level);
+        }
+    }
+
+    fn msi(&mut self, msg: MsiMessage) {
+        let m = kvm_msi {
+            address_lo: msg.addr as u32,
+            address_hi: (msg.addr >> 32) as u32,
+            data: msg.data,
+            ..Default::default()
+        };
+        // An MSI to nowhere is dropped, as on hardware.
+        let _ = self.vm.signal_msi(m);
+    }
+
+    fn set_intr(&mut self, level: bool) {
+        self.intr = level;
+    }
+
+    fn memory_changed(&mut self, _old: &FlatMaps, new: &FlatMaps) -> QResult<()> {
+        if self.started {
+            self.apply_slots(new)?;
+        }
+        Ok(())
+    }
+
+    fn ioeventfd(
+        &mut self,
+        add: bool,
+        space: Space,
+        addr: u64,
+        len: u32,
+        value: Option<u64>,
+        fd: RawFd,
+    ) -> bool {
+        let efd = borrow_eventfd(fd);
+        let at = match space {
+            Space::Memory => IoEventAddress::Mmio(addr),
+            Space::Io => IoEventAddress::Pio(addr),
+        };
+        let vm = &self.vm;
+        let r = match (add, value, len) {
+            (true, None, _) => vm.register_ioevent(&efd, &at, NoDatamatch),
+            (true, Some(v), 2) => vm.register_ioevent(&efd, &at, v as u16),
+            (true, Some(v), 8) => vm.register_ioevent(&efd, &at, v),
+            (true, Some(v), _) => vm.register_ioevent(&efd, &at, v as u32),
+            (false, None, _) => vm.unregister_ioevent(&efd, &at, NoDatamatch),
+            (false, Some(v), 2) => vm.unregister_ioevent(&efd, &at, v as u16),
+            (false, Some(v), 8) => vm.unregister_ioevent(&efd, &at, v),
+            (false, Some(v), _) => vm.unregister_ioevent(&efd, &at, v as u32),
+        };
+        r.is_ok()
+    }
+
+    fn irqfd(&mut self, slot: (DevId, u32), fd: RawFd, msg: Option<MsiMessage>) -> bool {
+        let efd = borrow_eventfd(fd);
+        if let Some((_, gsi)) = self.irqfds.remove(&slot) {
+            let keep = msg.is_some_and(|m| self.routes.get(gsi) == Some(m));
+            if keep {
+                self.irqfds.insert(slot, (fd, gsi));
+                return true;
+            }
+            let _ = self.vm.unregister_irqfd(&efd, gsi);
+            self.routes.free(gsi);
+        }
+        let Some(msg) = msg else { return true };
+        let Some(gsi) = self.routes.add(msg) else { return false };
+        if self.routes.commit(&self.vm).is_err() || self.vm.register_irqfd(&efd, gsi).is_err() {
+            self.routes.free(gsi);
+            return false;
+        }
+        self.irqfds.insert(slot, (fd, gsi));
+        true
+    }
+
+    fn reset_cpus(&mut self) {
+        let Some(control) = self.control.clone() else { return };
+        for index in 0..self.threads.len() {
+            let boot = if index == 0 { self.boot } else { None };
+            control.run_on(index, move |v| {
+                if let Some(v) = v.downcast_mut::<KvmVcpu>() {
+                    v.reset(boot.as_ref());
+                }
+            });
+        }
+        if let Some(c) = &self.chips {
+            c.restore(&self.vm);
+        }
+    }
+
+    fn cpu_regs(&mut self, index: usize) -> Option<CpuRegs> {
+        let control = self.control.clone()?;
+        control.run_on(index, |v| v.downcast_mut::<KvmVcpu>().map(|v| regs::read(&v.fd)))?
+    }
+
+    fn nmi(&mut self, index: usize) -> bool {
+        let Some(control) = self.control.clone() else { return false };
+        control
+            .run_on(index, |v| v.downcast_mut::<KvmVcpu>().is_some_and(|v| v.fd.nmi().is_ok()))
+            .unwrap_or(false)
+    }
+
+    fn translate(&mut self, index: usize, addr: u64) -> Option<u64> {
+        let control = self.control.clone()?;
+        control.run_on(index, move |v| {
+            let t = v.downcast_mut::<KvmVcpu>()?.fd.translate_gva(addr).ok()?;
+            (t.valid != 0).then_some(t.physical_address)
+        })?
+    }
+
+    fn stop(&mut self) {
+        self.stop_threads();
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+impl Drop for KvmAccel {
+    fn drop(&mut self) {
+        self.stop_threads();
+    }
+}

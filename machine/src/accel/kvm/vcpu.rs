@@ -1,0 +1,297 @@
+//! A vCPU thread: guest mode, exits, reset.
+
+use std::sync::Arc;
+
+use kvm_bindings::{
+    kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_regs, kvm_run, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
+    kvm_xsave, MsrList, Msrs, KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR,
+    KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN,
+    KVM_EXIT_SYSTEM_EVENT, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN,
+};
+use kvm_ioctls::VcpuFd;
+
+use super::regs;
+use crate::cpu::BootRegs;
+use crate::memory::{FlatKind, FlatMaps, Space};
+use crate::run::{Cause, RunState};
+use crate::shared::Shared;
+
+/// State right after creation, which is the architectural reset state.
+pub struct ResetState {
+    regs: kvm_regs,
+    sregs: kvm_sregs,
+    xsave: Option<kvm_xsave>,
+    xcrs: Option<kvm_xcrs>,
+    debug: Option<kvm_debugregs>,
+    events: Option<kvm_vcpu_events>,
+    lapic: Option<kvm_lapic_state>,
+    mp: Option<kvm_mp_state>,
+    msrs: Option<Msrs>,
+}
+
+/// MSRs that must not be written back on reset: time stamps go on, and write-only or read-only ones fail.
+const KEEP_MSRS: [u32; 4] = [0x10, 0x6e0, 0x3b, 0x8b];
+
+impl ResetState {
+    /// Reads everything that a reset puts back.
+    pub fn capture(fd: &VcpuFd, list: Option<&MsrList>) -> Self {
+        let msrs = list.and_then(|l| {
+            let entries: Vec<_> = l
+                .as_slice()
+                .iter()
+                .filter(|i| !KEEP_MSRS.contains(i))
+                .map(|i| kvm_bindings::kvm_msr_entry { index: *i, ..Default::default() })
+                .collect();
+            let mut m = Msrs::from_entries(&entries).ok()?;
+            let n = fd.get_msrs(&mut m).ok()?;
+            Msrs::from_entries(&m.as_slice()[..n]).ok()
+        });
+        Self {
+            regs: fd.get_regs().unwrap_or_default(),
+            sregs: fd.get_sregs().unwrap_or_default(),
+            xsave: fd.get_xsave().ok(),
+            xcrs: fd.get_xcrs().ok(),
+            debug: fd.get_debug_regs().ok(),
+            events: fd.get_vcpu_events().ok(),
+            lapic: fd.get_lapic().ok(),
+            mp: fd.get_mp_state().ok(),
+            msrs,
+        }
+    }
+
+    /// Puts it back. What this KVM could not read it need not write.
+    fn restore(&self, fd: &VcpuFd) {
+        let _ = fd.set_sregs(&self.sregs);
+        let _ = fd.set_regs(&self.regs);
+        if let Some(x) = &self.xsave {
+            // SAFETY: the area was filled by KVM_GET_XSAVE of the same vCPU and has its size.
+            let _ = unsafe { fd.set_xsave(x) };
+        }
+        if let Some(x) = &self.xcrs {
+            let _ = fd.set_xcrs(x);
+        }
+        if let Some(d) = &self.debug {
+            let _ = fd.set_debug_regs(d);
+        }
+        if let Some(m) = &self.msrs {
+            // One by one: KVM stops at the first that it refuses.
+            for e in m.as_slice() {
+                if let Ok(one) = Msrs::from_entries(&[*e]) {
+                    let _ = fd.set_msrs(&one);
+                }
+            }
+        }
+        if let Some(l) = &self.lapic {
+            let _ = fd.set_lapic(l);
+        }
+        if let Some(e) = &self.events {
+            let _ = fd.set_vcpu_events(e);
+        }
+        if let Some(m) = self.mp {
+            let _ = fd.set_mp_state(m);
+        }
+    }
+}
+
+/// A vCPU as its thread owns it.
+pub struct KvmVcpu {
+    index: usize,
+    /// The vCPU.
+    pub fd: VcpuFd,
+    shared: Arc<Shared>,
+    /// Reset state.
+    pub reset: Option<ResetState>,
+    /// The last exit's effect on registers is not complete yet (KVM completes it on the next entry).
+    pending: bool,
+}
+
+/// The run page, shared with whoever kicks the vCPU.
+struct RunPage(*mut kvm_run);
+// SAFETY: only the one-byte `immediate_exit` field is written through this pointer, with a volatile store, which is how
+// the KVM API defines it; the page lives until the vCPU unregisters its kick.
+unsafe impl Send for RunPage {}
+// SAFETY: as above.
+unsafe impl Sync for RunPage {}
+
+impl RunPage {
+    fn set_immediate_exit(&self) {
+        // SAFETY: see the type.
+        unsafe { std::ptr::write_volatile(&raw mut (*self.0).immediate_exit, 1) };
+    }
+}
+
+impl KvmVcpu {
+    /// Wraps a new vCPU.
+    pub fn new(index: usize, fd: VcpuFd, shared: Arc<Shared>) -> Self {
+        Self { index, fd, shared, reset: None, pending: false }
+    }
+
+    /// The thread: parks until resumed, runs the guest, handles exits.
+    pub fn run(mut self) {
+        let shared = self.shared.clone();
+        let page = RunPage(std::ptr::from_mut(self.fd.get_kvm_run()));
+        shared.vcpus.enter(self.index, Arc::new(move || page.set_immediate_exit()));
+        while shared.vcpus.park(self.index, &mut self) {
+            while !shared.vcpus.pausing() {
+                self.enter_guest();
+            }
+            self.complete_exit();
+        }
+        shared.vcpus.leave(self.index);
+    }
+
+    /// Lets KVM finish the last I/O exit, so that the registers are those after the instruction.
+    fn complete_exit(&mut self) {
+        if std::mem::take(&mut self.pending) {
+            self.fd.set_kvm_immediate_exit(1);
+            let _ = self.fd.run();
+        }
+        self.fd.set_kvm_immediate_exit(0);
+    }
+
+    fn enter_guest(&mut self) {
+        match self.fd.run() {
+            Ok(_) => self.handle_exit(),
+            Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => {
+                self.pending = false;
+                self.fd.set_kvm_immediate_exit(0);
+            }
+            Err(e) => self
+                .fail(&format!("error: kvm run failed {}", crate::error::strerror(&std::io::Error::from(e)))),
+        }
+    }
+
+    fn handle_exit(&mut self) {
+        self.pending = false;
+        let run = self.fd.get_kvm_run();
+        match run.exit_reason {
+            KVM_EXIT_IO => {
+                self.pending = true;
+                self.port_io();
+            }
+            KVM_EXIT_MMIO => {
+                self.pending = true;
+                self.mmio();
+            }
+            KVM_EXIT_HLT | KVM_EXIT_INTR | KVM_EXIT_IRQ_WINDOW_OPEN => {}
+            KVM_EXIT_SHUTDOWN => self.shared.lock().request_reset(Cause::GuestReset),
+            KVM_EXIT_SYSTEM_EVENT => {
+                // SAFETY: the exit reason says which member of the union is valid.
+                let kind = unsafe { run.__bindgen_anon_1.system_event.type_ };
+                match kind {
+                    KVM_SYSTEM_EVENT_SHUTDOWN => self.shared.lock().request_shutdown(Cause::GuestShutdown),
+                    KVM_SYSTEM_EVENT_RESET => self.shared.lock().request_reset(Cause::GuestReset),
+                    _ => {}
+                }
+            }
+            KVM_EXIT_DEBUG => self.shared.lock().run.request_stop(RunState::Debug),
+            KVM_EXIT_INTERNAL_ERROR => self.internal_error(),
+            KVM_EXIT_FAIL_ENTRY => {
+                // SAFETY: the exit reason says which member of the union is valid.
+                let why = unsafe { run.__bindgen_anon_1.fail_entry.hardware_entry_failure_reason };
+                self.fail(&format!("KVM: entry failed, hardware error 0x{why:x}"));
+            }
+            other => self.fail(&format!("KVM: unknown exit reason {other}")),
+        }
+    }
+
+    /// Port access: `count` elements of `size` bytes, all at the same port.
+    fn port_io(&mut self) {
+        let run = self.fd.get_kvm_run();
+        // SAFETY: the exit reason is KVM_EXIT_IO, so `io` is the valid member.
+        let io = unsafe { run.__bindgen_anon_1.io };
+        let base = std::ptr::from_mut(run).cast::<u8>();
+        let (size, count) = (usize::from(io.size), io.count as usize);
+        // SAFETY: KVM puts `size * count` bytes of data at `data_offset` within the vCPU's shared mapping.
+        let data = unsafe { std::slice::from_raw_parts_mut(base.add(io.data_offset as usize), size * count) };
+        let shared = self.shared.clone();
+        let maps = shared.maps.load();
+        for item in data.chunks_exact_mut(size) {
+            access(
+                &shared,
+                &maps,
+                Space::Io,
+                u64::from(io.port),
+                item,
+                u32::from(io.direction) == KVM_EXIT_IO_OUT,
+            );
+        }
+    }
+
+    fn mmio(&mut self) {
+        let run = self.fd.get_kvm_run();
+        // SAFETY: the exit reason is KVM_EXIT_MMIO, so `mmio` is the valid member.
+        let mmio = unsafe { &mut run.__bindgen_anon_1.mmio };
+        let len = (mmio.len as usize).min(8);
+        let shared = &self.shared;
+        let maps = shared.maps.load();
+        access(shared, &maps, Space::Memory, mmio.phys_addr, &mut mmio.data[..len], mmio.is_write != 0);
+    }
+
+    fn internal_error(&mut self) {
+        let run = self.fd.get_kvm_run();
+        // SAFETY: the exit reason says which member of the union is valid.
+        let (sub, n, data) = unsafe {
+            let i = &run.__bindgen_anon_1.internal;
+            (i.suberror, i.ndata, i.data)
+        };
+        let mut text = format!("KVM internal error. Suberror: {sub}\n");
+        for (i, d) in data.iter().take(n as usize).enumerate() {
+            text.push_str(&format!("extra data[{i}]: 0x{d:016x}\n"));
+        }
+        if sub == 1 {
+            text.push_str("emulation failure\n");
+        }
+        eprint!("{text}{}", crate::cpu::dump(&regs::read(&self.fd)));
+        self.shared.lock().run.request_stop(RunState::InternalError);
+    }
+
+    fn fail(&mut self, text: &str) {
+        eprint!("{text}\n{}", crate::cpu::dump(&regs::read(&self.fd)));
+        self.shared.lock().run.request_stop(RunState::InternalError);
+    }
+
+    /// Back to the reset state (or the direct boot entry).
+    pub fn reset(&mut self, boot: Option<&BootRegs>) {
+        self.pending = false;
+        if let Some(r) = &self.reset {
+            r.restore(&self.fd);
+        }
+        if let Some(b) = boot {
+            let _ = regs::set_boot_regs(&self.fd, b);
+        }
+    }
+}
+
+/// One access of 1 to 8 bytes: looked up without the lock, the lock only for the device that answers.
+fn access(shared: &Shared, maps: &FlatMaps, space: Space, addr: u64, data: &mut [u8], write: bool) {
+    let view = if space == Space::Io { &maps.io } else { &maps.mem };
+    let Some(r) = view.find(addr) else {
+        if !write {
+            // Nobody drives the bus: port reads float high; unassigned memory reads as zero.
+            data.fill(if space == Space::Io { 0xff } else { 0 });
+        }
+        return;
+    };
+    match &r.kind {
+        FlatKind::Io { owner, spec } => {
+            let offset = r.offset + (addr - r.start);
+            let size = data.len() as u8;
+            if write {
+                let mut v = [0u8; 8];
+                v[..data.len()].copy_from_slice(data);
+                shared.lock().io_write(*owner, *spec, offset, size, u64::from_le_bytes(v));
+            } else {
+                let v = shared.lock().io_read(*owner, *spec, offset, size);
+                data.copy_from_slice(&v.to_le_bytes()[..data.len()]);
+            }
+        }
+        FlatKind::Ram { .. } => {
+            // ROM writes and memory that has no slot (not page-aligned).
+            let r = if write { view.write(addr, data) } else { view.read(addr, data) };
+            if r.is_err() && !write {
+                data.fill(0);
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! `pc`: Intel 440FX host bridge, PIIX3/PIIX4 south bridge.
+//!
+//! Devices are created in the order in which QEMU creates them, so that QOM paths and PCI slots agree.
+
+use std::path::Path;
+
+use super::memory::map_ram;
+use super::props::PcProps;
+use super::MachineType;
+use crate::builder::Build;
+use crate::device::{BusId, DevId, DeviceTree, Place};
+use crate::devices::chipset::{fw_cfg, i440fx, piix3};
+use crate::firmware::fw_cfg_files::pc_ram_layout;
+use crate::memory::{RamSource, RegionId, RegionKind};
+use crate::qom::{class_by_name, PropInput};
+use crate::spec::MachineDefaults;
+use crate::{qerr, QResult};
+
+/// `pc-i440fx-7.2`.
+pub static PC_7_2: MachineType = MachineType {
+    name: "pc-i440fx-7.2",
+    alias: Some("pc"),
+    desc: "Standard PC (i440FX + PIIX, 1996)",
+    is_default: true,
+    max_cpus: 255,
+    hotpluggable_cpus: true,
+    default_cpu: Some("qemu64"),
+    default_ram_id: Some("pc.ram"),
+    default_ram: 128 << 20,
+    numa_mem_supported: false,
+    acpi: true,
+    defaults: MachineDefaults::default,
+    compat: &[],
+    props: || Box::new(PcProps::default()),
+    init,
+};
+
+/// What the phases of the board hand on.
+struct Pc {
+    isa: BusId,
+    pci: BusId,
+    fw_cfg: DevId,
+}
+
+fn init(b: &mut Build<'_>) -> QResult<()> {
+    b.create_cpus()?;
+    let kernel_chips = b.kernel_irqchip();
+    if kernel_chips {
+        board_if_known(b, "kvmvapic", Some(DeviceTree::SYSTEM), &[])?;
+        board_if_known(b, "kvmclock", Some(DeviceTree::SYSTEM), &[])?;
+    }
+    let max_below = b.props::<PcProps>().map_or(0, |p| p.max_ram_below_4g.0);
+    let layout = pc_ram_layout(b.ram_size, Some(max_below).filter(|m| *m > 0));
+    b.layout = layout;
+    let ram = b.main_ram()?;
+    map_ram(b.m, ram, layout);
+    let pci_mem = b.m.mem.add("pci", 1 << 64, RegionKind::Container, None);
+    let system = b.m.mem.system;
+    b.m.mem.map(system, pci_mem, 0, -1);
+    load_firmware(b, pci_mem)?;
+    let fw_cfg = fw_cfg::create(b.m, &[])?;
+    let host = i440fx::create(
+        b.m,
+        &i440fx::PcMemory { ram, pci: pci_mem, ram_size: b.ram_size, pci_hole64_size: None },
+    )?;
+    let bridge = piix3::create(b.m, &host)?;
+    let pc = Pc { isa: bridge.isa, pci: host.bus, fw_cfg };
+    legacy_devices(b, &pc, &host, kernel_chips)?;
+    south_bridge(b, &pc)?;
+    b.fw_cfg = Some(pc.fw_cfg);
+    b.pci_root = Some(pc.pci);
+    b.isa_bus = Some(pc.isa);
+    Ok(())
+}
+
+/// Creates a device of the board if its class exists. Goes away as the last classes arrive.
+fn board_if_known(
+    b: &mut Build<'_>,
+    class: &str,
+    bus: Option<BusId>,
+    props: &[(&str, PropInput<'_>)],
+) -> QResult<Option<DevId>> {
+    if class_by_name(class).is_none() {
+        return Ok(None);
+    }
+    b.m.add_board_device(class, bus, props).map(Some)
+}
+
+fn legacy_devices(b: &mut Build<'_>, pc: &Pc, host: &i440fx::I440fxParts, kernel_chips: bool) -> QResult<()> {
+    let isa = Some(pc.isa);
+    for props in [
+        [("base", "0"), ("page-base", "128"), ("dshift", "0")],
+        [("base", "192"), ("page-base", "136"), ("dshift", "1")],
+    ] {
+        let props = props.map(|(k, v)| (k, PropInput::Str(v)));
+        board_if_known(b, "i8257", isa, &props)?;
+    }
+    let pic = if kernel_chips { "kvm-i8259" } else { "isa-i8259" };
+    for props in [
+        [("iobase", "0x20"), ("elcr_addr", "0x4d0"), ("elcr_mask", "0xf8"), ("master", "true")],
+        [("iobase", "0xa0"), ("elcr_addr", "0x4d1"), ("elcr_mask", "0xde"), ("master", "false")],
+    ] {
+        let props = props.map(|(k, v)| (k, PropInput::Str(v)));
+        board_if_known(b, pic, isa, &props)?;
+    }
+    let ioapic = if kernel_chips { "kvm-ioapic" } else { "ioapic" };
+    if class_by_name(ioapic).is_some() {
+        let place = Place::Child(host.host, "ioapic");
+        b.m.add_board_device_at(ioapic, Some(DeviceTree::SYSTEM), place, &[])?;
+    }
+    b.create_vga(pc.pci)?;
+    if b.props::<PcProps>().is_some_and(|p| p.hpet) {
+        board_if_known(b, "hpet", Some(DeviceTree::SYSTEM), &[("hpet-intcap", PropInput::Str("4"))])?;
+    }
+    board_if_known(b, "mc146818rtc", isa, &[])?;
+    board_if_known(b, if kernel_chips { "kvm-pit" } else { "isa-pit" }, isa, &[])?;
+    board_if_known(b, "isa-pcspk", isa, &[])?;
+    b.create_serials(pc.isa)?;
+    b.create_parallels(pc.isa)?;
+    b.create_floppy(pc.isa)?;
+    if b.props::<PcProps>().is_some_and(|p| p.i8042) {
+        board_if_known(b, "i8042", isa, &[])?;
+    }
+    if b.props::<PcProps>().is_some_and(|p| p.vmport.or(true)) {
+        board_if_known(b, "vmport", isa, &[])?;
+        board_if_known(b, "vmmouse", isa, &[])?;
+    }
+    board_if_known(b, "port92", isa, &[])?;
+    Ok(())
+}
+
+fn south_bridge(b: &mut Build<'_>, pc: &Pc) -> QResult<()> {
+    b.create_nics(pc.pci, pc.isa)?;
+    let addr = [("addr", PropInput::Str("1.1"))];
+    if board_if_known(b, "piix3-ide", Some(pc.pci), &addr)?.is_some() {
+        b.create_ide_drives()?;
+    }
+    if b.acpi_enabled() {
+        b.power_device = board_if_known(b, "PIIX4_PM", Some(pc.pci), &[("addr", PropInput::Str("1.3"))])?;
+        b.m.power_device = b.power_device;
+    }
+    Ok(())
+}
+
+/// The system firmware at the top of 4 GiB, its last 128 KiB also below 1 MiB, and RAM for option ROMs behind it.
+fn load_firmware(b: &mut Build<'_>, pci_mem: RegionId) -> QResult<()> {
+    let wanted = b.spec.firmware.bios.clone();
+    let name = wanted.as_deref().unwrap_or("bios-256k.bin");
+    let path = b.m.find_firmware(name);
+    if path.is_none() && b.boots_directly() {
+        return Ok(());
+    }
+    let data = path.as_deref().and_then(|p: &Path| std::fs::read(p).ok());
+    let Some(data) = data.filter(|d| !d.is_empty() && d.len() % 65536 == 0) else {
+        return Err(qerr!("could not load PC BIOS '{name}'"));
+    };
+    let size = data.len() as u64;
+    let bios = b.m.new_ram("pc.bios", size, true, None)?;
+    if let Some(block) = b.m.ram_of(bios) {
+        block.write(0, &data);
+    }
+    b.firmware = Some((bios, size));
+    let isa_size = size.min(128 << 10);
+    let alias = RegionKind::Alias { target: bios, offset: size - isa_size, readonly: true };
+    let isa_bios = b.m.mem.add("isa-bios", u128::from(isa_size), alias, None);
+    b.m.mem.map(pci_mem, isa_bios, 0x10_0000 - isa_size, 1);
+    b.m.mem.map(pci_mem, bios, (1 << 32) - size, 0);
+    let rom = b.m.new_ram_from("pc.rom", 128 << 10, true, None, RamSource::Anonymous)?;
+    b.m.mem.map(pci_mem, rom, 0xc_0000, 1);
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! What firmware finds: fw_cfg items, CMOS, ACPI and SMBIOS tables.
+
+use super::Build;
+use crate::boards::{PcProps, SmbiosEntryPoint};
+use crate::device::{BusId, DevId};
+use crate::devices::chipset::fw_cfg::{FwCfg, FwCfgData};
+use crate::devices::legacy::rtc::cmos::{pc_cmos_init, CmosConfig};
+use crate::devices::legacy::rtc::Mc146818;
+use crate::firmware::acpi::{self, AcpiBlobs, AcpiConfig, CpuEntry, IsaDevice, PciBus, PciFunction, PciKind};
+use crate::firmware::fw_cfg_files::{self as files, FixedItems};
+use crate::firmware::smbios::{self, SmbiosConfig, SmbiosOptions};
+use crate::machine::Machine;
+use crate::qom::is_a;
+use crate::spec::{FwCfgSource, SmbiosKind};
+use crate::{qerr, QResult};
+
+impl Build<'_> {
+    /// Fills fw_cfg and CMOS when all devices exist.
+    pub fn finish_firmware(&mut self) -> QResult<()> {
+        self.cmos()?;
+        let Some(dev) = self.fw_cfg else { return Ok(()) };
+        let mut items: Vec<(u16, Vec<u8>)> = files::fixed_items(&FixedItems {
+            dma: true,
+            uuid: self.spec.uuid.unwrap_or_default(),
+            ram_size: self.ram_size,
+            nographic: self.spec.display.nographic,
+            cpus: self.topo.cpus as u16,
+            apic_id_limit: self.topo.maxcpus as u16,
+            boot_menu: self.spec.boot.menu == Some(true),
+            numa: None,
+            hpet: self.props::<PcProps>().filter(|p| p.hpet).map(|_| 0x8086_a201),
+        });
+        let map = files::pc_e820(
+            &self.layout,
+            &files::E820Config { amd_cpu: false, phys_bits: 40, kvm: self.m.accel.name() == "kvm" },
+        );
+        let mut named: Vec<(String, FwCfgData)> = vec![
+            ("etc/e820".into(), files::e820_file(&map).into()),
+            ("etc/system-states".into(), files::system_states(false, false, 2).to_vec().into()),
+        ];
+        self.boot_files(&mut named);
+        self.smbios_files(&mut named)?;
+        if self.acpi_enabled() {
+            named.extend(acpi_files(self.m, self.layout, self.topo.cpus, self.topo.maxcpus));
+        }
+        items.extend(self.kernel_items()?);
+        let user = self.user_files()?;
+        self.m
+            .with::<FwCfg, _>(dev, |f, _| {
+                for (key, data) in items {
+                    f.add_bytes(key, data);
+                }
+                for (name, data) in named {
+                    f.add_file(&name, data)?;
+                }
+                for (name, data, loc) in user {
+                    f.add_file(&name, data).map_err(|e| loc.locate(e))?;
+                }
+                QResult::Ok(())
+            })
+            .unwrap_or(Ok(()))
+    }
+
+    fn cmos(&mut self) -> QResult<()> {
+        let Some(rtc) = self.m.tree.by_class("mc146818rtc").map(|n| n.id) else { return Ok(()) };
+        let boot = &self.spec.boot;
+        let order = boot.once.as_ref().or(boot.order.as_ref()).map_or("cad", String::as_str);
+        let bytes = pc_cmos_init(&CmosConfig {
+            below_4g: self.layout.below_4g,
+            above_4g: self.layout.above_4g,
+            boot_order: order.to_string(),
+            fd_bootchk: true,
+            cpus: self.topo.cpus,
+            ..CmosConfig::default()
+        })?;
+        self.m.with::<Mc146818, _>(rtc, |r, _| r.set_cmos(&bytes));
+        Ok(())
+    }
+
+    fn boot_files(&self, named: &mut Vec<(String, FwCfgData)>) {
+        let boot = &self.spec.boot;
+        let bootorder = files::lines(&[], boot.strict == Some(true));
+        named.push(("bootorder".into(), bootorder.into()));
+        named.push(("bios-geometry".into(), files::lines(&[], false).into()));
+        if let Some(ms) = boot.splash_time {
+            named.push((
+                "etc/boot-menu-wait".into(),
+                files::boot_menu_wait(ms.clamp(0, 0xffff) as u16).to_vec().into(),
+            ));
+        }
+        let timeout = boot.reboot_timeout.filter(|t| *t >= 0).map(|t| t.min(0xffff) as u16);
+        named.push(("etc/boot-fail-wait".into(), files::boot_fail_wait(timeout).to_vec().into()));
+    }
+
+    fn smbios_files(&self, named: &mut Vec<(String, FwCfgData)>) -> QResult<()> {
+        let s = smbios::build(&self.smbios_config()?);
+        named.push((smbios::TABLES_FILE.into(), s.tables.into()));
+        named.push((smbios::ANCHOR_FILE.into(), s.anchor.into()));
+        Ok(())
+    }
+
+    /// What the SMBIOS structures say.
+    pub fn smbios_config(&self) -> QResult<SmbiosConfig> {
+        let mut options = SmbiosOptions::default();
+        for s in &self.spec.smbios {
+            let pairs = match &s.kind {
+                SmbiosKind::File(f) => vec![("file".to_string(), f.clone())],
+                SmbiosKind::Type { number, fields } => {
+                    let mut v = vec![("type".to_string(), number.to_string())];
+                    v.extend(fields.iter().cloned());
+                    v
+                }
+            };
+            options.add(&pairs).map_err(|e| s.loc.locate(e))?;
+        }
+        let (signature, features) = self.m.cpu_signature();
+        Ok(SmbiosConfig {
+            entry_point: match self.props::<PcProps>().map(|p| p.smbios_entry_point_type) {
+                Some(SmbiosEntryPoint::Bits64) => smbios::EntryPoint::Bits64,
+                _ => smbios::EntryPoint::Bits32,
+            },
+            uuid: self.spec.uuid.unwrap_or_default(),
+            version: self.kind.name.to_string(),
+            sockets: self.topo.sockets,
+            cores: self.topo.dies * self.topo.cores,
+            threads: self.topo.dies * self.topo.cores * self.topo.threads,
+            cpu_signature: signature,
+            cpu_features: features,
+            ram_size: self.ram_size,
+            ram_ranges: files::ram_ranges(&self.layout).iter().map(|r| (r.base, r.len)).collect(),
+            options,
+            ..SmbiosConfig::pc()
+        })
+    }
+
+    /// `-fw_cfg` items of the user.
+    fn user_files(&self) -> QResult<Vec<(String, Vec<u8>, crate::spec::Loc)>> {
+        let mut out = Vec::new();
+        for f in &self.spec.fw_cfg {
+            let data = match &f.source {
+                FwCfgSource::Text(t) => t.clone().into_bytes(),
+                FwCfgSource::File(path) => std::fs::read(path)
+                    .map_err(|e| f.loc.locate(qerr!("can't load {path}: {}", crate::error::strerror(&e))))?,
+                FwCfgSource::GenId(id) => return Err(f.loc.locate(qerr!("Cannot find object ID '{id}'"))),
+            };
+            out.push((f.name.clone(), data, f.loc.clone()));
+        }
+        Ok(out)
+    }
+
+    /// Kernel, initrd and command line for firmware that boots them.
+    fn kernel_items(&mut self) -> QResult<Vec<(u16, Vec<u8>)>> {
+        Ok(Vec::new())
+    }
+}
+
+/// The three ACPI files, built when the firmware selects them.
+fn acpi_files(
+    m: &mut Machine,
+    layout: crate::boards::RamLayout,
+    cpus: u32,
+    maxcpus: u32,
+) -> Vec<(String, FwCfgData)> {
+    let first = acpi::build(&acpi_config(m, layout, cpus, maxcpus));
+    let rebuild = move |m: &mut Machine| acpi::build(&acpi_config(m, layout, cpus, maxcpus));
+    let part = |name: &str, len: usize, pick: fn(AcpiBlobs) -> Vec<u8>| {
+        (name.to_string(), FwCfgData::built(len as u32, move |m: &mut Machine| pick(rebuild(m))))
+    };
+    vec![
+        part(acpi::TABLES_FILE, first.tables.len(), |b| b.tables),
+        part(acpi::RSDP_FILE, first.rsdp.len(), |b| b.rsdp),
+        part(acpi::LOADER_FILE, first.loader.len(), |b| b.loader),
+    ]
+}
+
+/// Describes the machine as it is now.
+pub fn acpi_config(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiConfig {
+    let entries = (0..maxcpus).map(|i| CpuEntry { apic_id: i, present: i < cpus, node: None }).collect();
+    let root = m.pci.iter().find(|b| b.bridge.is_none()).map(|b| b.bus);
+    let pci = root.map(|b| pci_bus(m, b)).unwrap_or_default();
+    let isa = isa_devices(m);
+    let mut cfg = AcpiConfig::pc(entries, layout, pci, isa);
+    cfg.smm = false;
+    if let Some(p) = m.board.as_ref().and_then(|b| b.props.as_any().downcast_ref::<PcProps>()) {
+        cfg.hpet = p.hpet;
+    }
+    cfg
+}
+
+fn pci_bus(m: &Machine, bus: BusId) -> PciBus {
+    let devs: Vec<(DevId, u8)> = m
+        .tree
+        .bus(bus)
+        .map(|b| b.children.clone())
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|d| m.pci_place(d).map(|(_, devfn)| (d, devfn)))
+        .collect();
+    let functions = devs
+        .into_iter()
+        .filter_map(|(d, devfn)| {
+            let (class, hotplugged) = m.tree.get(d).map(|n| (n.class, n.hotplugged))?;
+            let kind = match class.name {
+                "VGA" | "secondary-vga" => PciKind::Vga,
+                "PIIX3" => PciKind::IsaBridge,
+                _ => {
+                    let behind = m.pci.iter().find(|b| b.bridge == Some(d)).map(|b| b.bus);
+                    behind.map_or(PciKind::Plain, |sub| PciKind::Bridge(pci_bus(m, sub)))
+                }
+            };
+            Some(PciFunction { devfn, kind, hotpluggable: class.hotpluggable, hotplugged })
+        })
+        .collect();
+    PciBus { functions }
+}
+
+fn isa_devices(m: &Machine) -> Vec<IsaDevice> {
+    let number = |n: &crate::device::DeviceNode, p: &str| {
+        n.props.get_prop(p).and_then(|g| g.value.as_u64()).unwrap_or(0)
+    };
+    let mut out = Vec::new();
+    for n in m.tree.iter() {
+        if !n.parent_bus.and_then(|b| m.tree.bus(b)).is_some_and(|b| b.kind == crate::device::BusKind::Isa) {
+            continue;
+        }
+        match n.class.name {
+            "mc146818rtc" => out.push(IsaDevice::Rtc),
+            "i8042" => out.push(IsaDevice::I8042),
+            "isa-serial" => out.push(IsaDevice::Serial {
+                uid: number(n, "index") as u8 + 1,
+                iobase: number(n, "iobase") as u16,
+                irq: number(n, "irq") as u8,
+            }),
+            "isa-parallel" => out.push(IsaDevice::Parallel {
+                uid: number(n, "index") as u8 + 1,
+                iobase: number(n, "iobase") as u16,
+                irq: number(n, "irq") as u8,
+            }),
+            "pvpanic" => out.push(IsaDevice::Pvpanic { iobase: number(n, "ioport") as u16 }),
+            _ if is_a(n.class, "isa-fdc") => out.push(IsaDevice::Floppy([None, None])),
+            _ => {}
+        }
+    }
+    out
+}

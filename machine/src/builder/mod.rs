@@ -1,0 +1,246 @@
+//! Builds a machine from a [`VmSpec`], in QEMU's phases: machine, accelerator, back ends, board and devices, ready.
+
+mod accel;
+mod chardevs;
+mod cpus;
+mod devices;
+mod drives;
+mod firmware;
+mod memory;
+
+pub use devices::{create_device, unplug_device, DeviceArgs};
+pub use drives::{block_error, drive_opts};
+
+use std::sync::Arc;
+
+use crate::boards::{self, MachineObject, MachineType, RamLayout};
+use crate::cpu::BootRegs;
+use crate::device::{BusId, DevId};
+use crate::event_loop::EventLoop;
+use crate::machine::Machine;
+use crate::memory::RegionId;
+use crate::qom::PropInput;
+use crate::run::{Actions, PanicAction, RebootAction, ShutdownAction, WatchdogAction};
+use crate::shared::Shared;
+use crate::spec::{self, DrivePlace, Topology, VmSpec};
+use crate::{qerr, QResult};
+
+/// Facts about the machine that queries report.
+#[derive(Clone, Debug, Default)]
+pub struct MachineInfo {
+    /// Guest name.
+    pub name: Option<String>,
+    /// UUID.
+    pub uuid: Option<[u8; 16]>,
+    /// RAM in bytes.
+    pub ram_size: u64,
+    /// Upper limit of RAM in bytes.
+    pub max_ram_size: u64,
+    /// Slots for memory modules.
+    pub ram_slots: u64,
+    /// CPU topology.
+    pub topology: Option<Topology>,
+    /// CPU model.
+    pub cpu_model: String,
+    /// Name of the RAM block's backend.
+    pub ram_id: String,
+    /// CPU devices by index.
+    pub cpus: Vec<DevId>,
+}
+
+/// A machine under construction.
+pub struct Build<'a> {
+    /// The machine.
+    pub m: &'a mut Machine,
+    /// What it is built from.
+    pub spec: &'a VmSpec,
+    /// Type.
+    pub kind: &'static MachineType,
+    /// CPU counts.
+    pub topo: Topology,
+    /// RAM in bytes.
+    pub ram_size: u64,
+    /// Where RAM lies.
+    pub layout: RamLayout,
+    /// Places of drives, in the order of `spec.drives`.
+    pub places: Vec<DrivePlace>,
+    /// fw_cfg device, if the board has one.
+    pub fw_cfg: Option<DevId>,
+    /// Root PCI bus.
+    pub pci_root: Option<BusId>,
+    /// ISA bus.
+    pub isa_bus: Option<BusId>,
+    /// Device with the power button.
+    pub power_device: Option<DevId>,
+    /// System firmware: region and size.
+    pub firmware: Option<(RegionId, u64)>,
+    /// Lines for standard error or output that creation produced.
+    pub messages: &'a mut dyn Messages,
+    /// Set by a direct kernel boot.
+    pub boot: Option<BootRegs>,
+}
+
+/// Where warnings and informational lines go.
+pub trait Messages {
+    /// `program: warning: text`.
+    fn warning(&mut self, text: &str);
+    /// `program: text` (informational).
+    fn info(&mut self, text: &str);
+    /// A plain line on standard output.
+    fn out(&mut self, text: &str);
+}
+
+/// What `build` made.
+pub struct Built {
+    /// The machine.
+    pub shared: Arc<Shared>,
+    /// Its main loop.
+    pub event_loop: EventLoop,
+}
+
+/// Builds everything. The machine is stopped, its vCPUs are parked; [`start`] lets it go.
+///
+/// # Errors
+/// The message for the user, with the option's location in front.
+pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
+    let kind = machine_type(spec)?;
+    let defaults = (kind.defaults)();
+    spec::defaults::apply(spec, &defaults)?;
+    let spec = &*spec;
+    let mut m = Machine::new();
+    let event_loop = EventLoop::new(&mut m)
+        .map_err(|e| qerr!("cannot create event loop: {}", crate::error::strerror(&e)))?;
+    m.firmware_dirs.splice(0..0, spec.firmware.data_dirs.iter().map(std::path::PathBuf::from));
+    m.board = Some(machine_object(spec, kind)?);
+    apply_run_options(&mut m, spec);
+    let topo = spec.smp.resolve(&kind.smp_traits())?;
+    accel::select(&mut m, spec, kind, topo, messages)?;
+    globals(&mut m, spec, kind);
+    let ram_size = memory::ram_size(spec, kind)?;
+    let places = spec::place::place_drives(&spec.drives, &defaults)?;
+    let mut b = Build {
+        m: &mut m,
+        spec,
+        kind,
+        topo,
+        ram_size,
+        layout: RamLayout::default(),
+        places,
+        fw_cfg: None,
+        pci_root: None,
+        isa_bus: None,
+        power_device: None,
+        firmware: None,
+        messages,
+        boot: None,
+    };
+    b.info();
+    b.create_chardevs()?;
+    b.create_objects()?;
+    b.open_block_devices()?;
+    b.check_net()?;
+    (kind.init)(&mut b)?;
+    b.create_user_devices()?;
+    b.finish_firmware()?;
+    let boot = b.boot;
+    m.settle();
+    if let Some(e) = m.take_fault() {
+        return Err(e);
+    }
+    m.reset_devices();
+    let shared = Shared::new(m);
+    accel::start(&shared, topo, boot)?;
+    Ok(Built { shared, event_loop })
+}
+
+fn machine_type(spec: &VmSpec) -> QResult<&'static MachineType> {
+    match &spec.machine.kind {
+        None => Ok(boards::default_type()),
+        Some(name) => boards::find(name).ok_or_else(|| {
+            qerr!("unsupported machine type").with_hint("Use -machine help to list supported machines")
+        }),
+    }
+}
+
+fn machine_object(spec: &VmSpec, kind: &'static MachineType) -> QResult<MachineObject> {
+    let mut o = MachineObject { kind, props: (kind.props)() };
+    for (k, v) in spec.machine.props.iter() {
+        match v.as_str() {
+            Some(text) => o.set(k, &PropInput::Str(text))?,
+            None => o.set(k, &PropInput::Json(&v.to_json()))?,
+        }
+    }
+    Ok(o)
+}
+
+fn apply_run_options(m: &mut Machine, spec: &VmSpec) {
+    let a = &spec.run.action;
+    m.run.actions = Actions {
+        reboot: if a.reboot_is_shutdown { RebootAction::Shutdown } else { RebootAction::Reset },
+        shutdown: if a.shutdown_pauses { ShutdownAction::Pause } else { ShutdownAction::Poweroff },
+        panic: match a.panic {
+            spec::PanicAction::Pause => PanicAction::Pause,
+            spec::PanicAction::Shutdown => PanicAction::Shutdown,
+            spec::PanicAction::ExitFailure => PanicAction::ExitFailure,
+            spec::PanicAction::None => PanicAction::None,
+        },
+        watchdog: match a.watchdog {
+            spec::WatchdogAction::Reset => WatchdogAction::Reset,
+            spec::WatchdogAction::Shutdown => WatchdogAction::Shutdown,
+            spec::WatchdogAction::Poweroff => WatchdogAction::Poweroff,
+            spec::WatchdogAction::Pause => WatchdogAction::Pause,
+            spec::WatchdogAction::Debug => WatchdogAction::Debug,
+            spec::WatchdogAction::None => WatchdogAction::None,
+            spec::WatchdogAction::InjectNmi => WatchdogAction::InjectNmi,
+        },
+    };
+    m.chardevs.escape_char = spec.run.escape_char;
+}
+
+fn globals(m: &mut Machine, spec: &VmSpec, kind: &MachineType) {
+    let compat = kind.compat.iter().map(|(d, p, v)| crate::device::GlobalProp {
+        driver: (*d).into(),
+        property: (*p).into(),
+        value: (*v).into(),
+        strict: false,
+    });
+    let user = spec.globals.iter().map(|g| crate::device::GlobalProp {
+        driver: g.driver.clone(),
+        property: g.property.clone(),
+        value: g.value.clone(),
+        strict: true,
+    });
+    m.globals = compat.chain(user).collect();
+}
+
+impl Build<'_> {
+    /// The machine's properties, if they are of type `T`.
+    pub fn props<T: 'static>(&self) -> Option<&T> {
+        self.m.board.as_ref()?.props.as_any().downcast_ref()
+    }
+
+    fn info(&mut self) {
+        let s = self.spec;
+        self.m.info = MachineInfo {
+            name: s.name.guest.clone(),
+            uuid: s.uuid,
+            ram_size: self.ram_size,
+            max_ram_size: s.memory.maxmem.unwrap_or(self.ram_size),
+            ram_slots: s.memory.slots.unwrap_or(0),
+            topology: Some(self.topo),
+            cpu_model: String::new(),
+            ram_id: self.kind.default_ram_id.unwrap_or("").to_string(),
+            cpus: Vec::new(),
+        };
+    }
+
+    /// Whether ACPI is on.
+    pub fn acpi_enabled(&self) -> bool {
+        self.props::<crate::boards::PcProps>().is_some_and(|p| p.x86.acpi.or(true))
+    }
+
+    /// Whether a kernel is started without going through the firmware.
+    pub fn boots_directly(&self) -> bool {
+        self.spec.firmware.kernel.is_some()
+    }
+}

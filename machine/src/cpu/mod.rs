@@ -1,0 +1,75 @@
+//! Guest processors, independent of the engine that runs them.
+
+mod dump;
+
+pub use dump::dump;
+
+use serde_json::Value;
+
+/// Where the boot processor starts when no firmware sets it up (direct kernel boot). Segments are flat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BootRegs {
+    /// Instruction pointer.
+    pub rip: u64,
+    /// Stack pointer.
+    pub rsp: u64,
+    /// `rax`, `rbx`, `rsi`: where boot protocols pass their arguments.
+    pub rax: u64,
+    /// See `rax`.
+    pub rbx: u64,
+    /// See `rax`.
+    pub rsi: u64,
+    /// Start in 64-bit mode with the page tables at this address; otherwise 32-bit protected mode without paging.
+    pub long_mode_cr3: Option<u64>,
+    /// Base and limit of a global descriptor table that holds flat code at selector 0x10 and data at 0x18.
+    pub gdt: (u64, u16),
+}
+
+/// General registers of a CPU, for `info registers` and debuggers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CpuRegs {
+    /// rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8-r15.
+    pub gpr: [u64; 16],
+    /// Instruction pointer.
+    pub rip: u64,
+    /// Flags.
+    pub rflags: u64,
+    /// es, cs, ss, ds, fs, gs, ldt, tr.
+    pub segments: [SegmentReg; 8],
+    /// GDT base, limit.
+    pub gdt: (u64, u16),
+    /// IDT base, limit.
+    pub idt: (u64, u16),
+    /// cr0, cr2, cr3, cr4, cr8.
+    pub cr: [u64; 5],
+    /// EFER.
+    pub efer: u64,
+    /// Halted.
+    pub halted: bool,
+    /// x87/SSE state as `FXSAVE` stores it, if read.
+    pub fxsave: Option<Box<[u8; 512]>>,
+    /// Debug registers 0-3, 6, 7.
+    pub dr: [u64; 6],
+    /// Anything else an engine wants to show.
+    pub extra: Option<Value>,
+}
+
+/// A segment register with its hidden part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentReg {
+    /// Selector.
+    pub selector: u16,
+    /// Base.
+    pub base: u64,
+    /// Limit in bytes.
+    pub limit: u32,
+    /// Attribute word as in the descriptor's high half (bits 8-23).
+    pub flags: u32,
+}
+
+impl CpuRegs {
+    /// Current privilege level.
+    pub fn cpl(&self) -> u32 {
+        self.segments[2].flags >> 13 & 3
+    }
+}
