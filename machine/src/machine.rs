@@ -78,8 +78,6 @@ pub struct Machine {
     pub chardevs: CharTable,
     /// Network clients.
     pub net: NetTable,
-    /// Block nodes and drives.
-    pub block: rqemu_block::BlockGraph,
     /// Run state and requests.
     pub run: RunControl,
     /// Events not yet sent.
@@ -144,7 +142,6 @@ impl Machine {
             pci: PciBuses::default(),
             chardevs: CharTable::default(),
             net: NetTable::default(),
-            block: rqemu_block::BlockGraph::default(),
             run: RunControl::default(),
             events: VecDeque::new(),
             rams: Vec::new(),
