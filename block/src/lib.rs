@@ -70,6 +70,7 @@ mod request;
 mod stats;
 
 pub use backend::{Attach, BackendOpts, BlockBackend, ErrorAction, OnError};
+pub use driver::Driver as ImageFormat;
 pub use driver::{perm, DataGuard, Driver, GuardRef, ImageFacts, Inline, Op, SnapshotInfo};
 pub use error::{BlockError, Errno, IoResult, Result};
 pub use graph::{query, BlockGraph, DriveOpts, OpenedDrive};

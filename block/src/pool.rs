@@ -13,6 +13,9 @@ const MAX_WORKERS: usize = 64;
 /// How long an idle worker lives.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// Address space of a worker's stack; a read may descend a long backing chain.
+pub(crate) const STACK: usize = 2 << 20;
+
 struct State {
     queue: VecDeque<Completion>,
     workers: usize,
@@ -50,10 +53,8 @@ impl Pool {
         st.workers += 1;
         drop(st);
         let shared = self.0.clone();
-        let spawned = std::thread::Builder::new()
-            .name("worker".into())
-            .stack_size(256 << 10)
-            .spawn(move || shared.work());
+        let spawned =
+            std::thread::Builder::new().name("worker".into()).stack_size(STACK).spawn(move || shared.work());
         if spawned.is_err() {
             let mut st = self.0.state.lock();
             st.workers -= 1;

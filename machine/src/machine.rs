@@ -18,10 +18,14 @@ use crate::boards::MachineObject;
 use crate::builder::MachineInfo;
 use crate::chardev::{CharId, CharTable, MonId};
 use crate::clock::{Clock, ClockKind, Timers};
+use crate::cpu::BootRegs;
 use crate::device::{Cx, DevId, Device, DeviceTree, GlobalProp};
+use crate::direct::DirectBoot;
 use crate::event_loop::{FdTable, MonInput};
 use crate::irq::{IrqLine, IrqLines, IrqSink};
-use crate::memory::{FlatMaps, IoSpec, Maps, Owner, RamBlock, RamSource, RegionId, RegionKind, RegionTree};
+use crate::memory::{
+    access, FlatMaps, IoSpec, Maps, Owner, RamBlock, RamSource, RegionId, RegionKind, RegionTree, Space,
+};
 use crate::net::NetTable;
 use crate::pci::PciBuses;
 use crate::run::{RunControl, RunState};
@@ -94,6 +98,8 @@ pub struct Machine {
     pub suspended_monitors: Vec<MonId>,
     /// Input that waits for the qtest server.
     pub qtest_inbox: Vec<u8>,
+    /// The qtest server, if it was asked for.
+    pub(crate) qtest: Option<Box<crate::qtest::Qtest>>,
     pub(crate) chr_again: Vec<CharId>,
     /// Block nodes and drives.
     pub block: BlockGraph,
@@ -103,6 +109,8 @@ pub struct Machine {
     pub board: Option<MachineObject>,
     /// Facts for queries.
     pub info: MachineInfo,
+    /// Boot without firmware, if that is how the machine starts.
+    pub direct_boot: Option<Box<DirectBoot>>,
     /// The board's RAM.
     pub main_ram: Option<Arc<RamBlock>>,
     /// vCPUs to create (between board and accelerator start).
@@ -150,11 +158,13 @@ impl Machine {
             monitor_inbox: VecDeque::new(),
             suspended_monitors: Vec::new(),
             qtest_inbox: Vec::new(),
+            qtest: None,
             chr_again: Vec::new(),
             block: BlockGraph::new(),
             completions: Default::default(),
             board: None,
             info: MachineInfo::default(),
+            direct_boot: None,
             main_ram: None,
             cpu_configs: None,
             ready: false,
@@ -500,7 +510,23 @@ impl Machine {
 
     /// Puts all CPUs into their reset state. The vCPUs must be parked.
     pub fn reset_cpus(&mut self) {
+        match self.prepare_direct_boot() {
+            Ok(regs) => self.accel.set_boot(regs),
+            // The kernel file vanished while the machine ran.
+            Err(e) => {
+                eprintln!("{e}");
+                self.request_shutdown(Cause::HostError);
+            }
+        }
         self.accel.reset_cpus();
+    }
+
+    /// Loads the kernel of a boot without firmware; `None` if firmware boots.
+    pub fn prepare_direct_boot(&mut self) -> QResult<Option<BootRegs>> {
+        let Some(mut d) = self.direct_boot.take() else { return Ok(None) };
+        let regs = d.prepare(self);
+        self.direct_boot = Some(d);
+        regs.map(Some)
     }
 
     /// Resets every device: children before their parents, as the buses nest.
@@ -566,6 +592,29 @@ impl Machine {
             data.insert("path".into(), Value::from(path));
             self.emit("DEVICE_DELETED", Some(Value::Object(data)));
         }
+    }
+}
+
+impl crate::memory::access::IoTarget for Machine {
+    fn io_read(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8) -> u64 {
+        Machine::io_read(self, owner, spec, offset, size)
+    }
+    fn io_write(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8, value: u64) {
+        Machine::io_write(self, owner, spec, offset, size, value);
+    }
+}
+
+impl Machine {
+    /// Reads as a processor does: RAM, ROM and devices.
+    pub fn bus_read(&mut self, space: Space, addr: u64, buf: &mut [u8]) {
+        let maps = self.maps.load_full();
+        access::read(&maps, space, addr, buf, self);
+    }
+
+    /// Writes as a processor does.
+    pub fn bus_write(&mut self, space: Space, addr: u64, data: &[u8]) {
+        let maps = self.maps.load_full();
+        access::write(&maps, space, addr, data, self);
     }
 }
 

@@ -29,6 +29,7 @@ struct State {
     drives: Vec<BlockBackend>,
     /// Number of the next generated node name.
     next_auto: u64,
+    next_seq: u64,
     opener: Option<Arc<dyn FdOpener>>,
     warnings: Vec<String>,
 }
@@ -98,7 +99,7 @@ impl BlockGraph {
             return Err(BlockError::text(format!("Node {name} is not owned by the monitor")));
         };
         if !node.is_unused() {
-            return Err(BlockError::text(format!("Node {name} is in use")));
+            return Err(BlockError::text(format!("Block device {name} is in use")));
         }
         let gone = st.monitor.remove(at);
         drop(st);
@@ -214,10 +215,17 @@ impl BlockGraph {
         Ok(name)
     }
 
+    fn next_seq(&self) -> u64 {
+        let mut st = self.0.state.lock();
+        st.next_seq += 1;
+        st.next_seq
+    }
+
     fn register(&self, node: &Arc<Node>) {
         let mut st = self.0.state.lock();
         st.nodes.retain(|w| w.strong_count() > 0);
-        st.nodes.push(Arc::downgrade(node));
+        let at = st.nodes.partition_point(|w| w.upgrade().is_some_and(|n| n.info.seq < node.info.seq));
+        st.nodes.insert(at, Arc::downgrade(node));
     }
 }
 

@@ -77,12 +77,14 @@ pub(crate) struct Inherit {
     pub aio: Aio,
     pub unmap: bool,
     pub force_share: bool,
-    /// How deep in a backing chain.
-    pub depth: u32,
+    /// Names of the images above in the backing chain.
+    pub chain: Vec<String>,
 }
 
-/// Longest backing chain; a longer one is a cycle or an attack.
-const MAX_DEPTH: u32 = 200;
+/// Images opened on one stack.
+const STACK_LEVELS: usize = 24;
+/// Longest backing chain, as libvirt's; a longer one is an attack.
+const MAX_DEPTH: usize = 200;
 
 /// Members common to all drivers.
 struct Common {
@@ -164,6 +166,7 @@ impl BlockGraph {
             detect_zeroes,
             unmap,
             force_share,
+            seq: 0,
         };
         let mut c = Common { driver, info, auto_read_only, aio };
         c.info.name = node_name.unwrap_or_default();
@@ -196,9 +199,6 @@ impl BlockGraph {
         inherit: &Inherit,
         probed: bool,
     ) -> Result<Arc<Node>> {
-        if inherit.depth > MAX_DEPTH {
-            return Err(BlockError::text("Backing chain is too long or a cycle"));
-        }
         self.check_required_of(&opts, &driver)?;
         let c = self.common(&mut opts, driver, inherit)?;
         self.open_parsed(opts, c, inherit, probed, None)
@@ -230,11 +230,8 @@ impl BlockGraph {
         file: Option<Arc<Node>>,
         backing: Option<Arc<Node>>,
     ) -> Result<Arc<Node>> {
-        let mut info = std::mem::take(&mut c.info);
-        if info.name.is_empty() {
-            info.name = self.node_name(None)?;
-        }
-        Ok(Node::new(info, drv, file, backing))
+        self.reserve_name(c)?;
+        Ok(Node::new(std::mem::take(&mut c.info), drv, file, backing))
     }
 
     fn open_posix(&self, mut opts: Opts, c: &mut Common) -> Result<Arc<Node>> {
@@ -332,7 +329,7 @@ impl BlockGraph {
             // The format decides what to pass down; its file takes it.
             unmap: true,
             force_share: c.info.force_share,
-            depth: inherit.depth,
+            chain: inherit.chain.clone(),
         }
     }
 
@@ -358,7 +355,7 @@ impl BlockGraph {
                 {"driver": file.driver().name(), "filename": file.info.filename}})),
         };
         let name = self.reserve_name(c)?;
-        let edge = Edge::new(&file, &name, "file", 0, perm::ALL)?;
+        let edge = Edge::new(&file, &format!("node '{name}'"), "file", 0, perm::ALL)?;
         let drv = RawDriver::new(edge, offset, size, probed)?;
         self.finish_node(c, Box::new(drv), Some(file), None)
     }
@@ -379,6 +376,9 @@ impl BlockGraph {
     fn reserve_name(&self, c: &mut Common) -> Result<String> {
         if c.info.name.is_empty() {
             c.info.name = self.node_name(None)?;
+        }
+        if c.info.seq == 0 {
+            c.info.seq = self.next_seq();
         }
         Ok(c.info.name.clone())
     }
@@ -402,12 +402,12 @@ impl BlockGraph {
         }
         let name = self.reserve_name(c)?;
         let (want, shared) = format_perms(c.info.read_only);
-        let edge = Edge::new(&file, &name, "file", want, shared)?;
+        let edge = Edge::new(&file, &format!("node '{name}'"), "file", want, shared)?;
         let hdr = qcow2::read_header(&file)?;
         let below = Inherit {
             read_only: true,
             auto_read_only: false,
-            depth: inherit.depth + 1,
+            chain: inherit.chain.iter().cloned().chain([file.info.filename.clone()]).collect(),
             unmap: false,
             ..Self::below(c, inherit)
         };
@@ -420,7 +420,7 @@ impl BlockGraph {
         let backing_edge = match &backing {
             Some(b) => {
                 let shared = perm::ALL & !(perm::WRITE | perm::RESIZE);
-                Some(Edge::new(b, &name, "backing", perm::READ, shared)?)
+                Some(Edge::new(b, &format!("node '{name}'"), "backing", perm::READ, shared)?)
             }
             None => None,
         };
@@ -461,11 +461,27 @@ impl BlockGraph {
             None => {}
         }
         let Some(name) = header_name else { return Ok(None) };
-        if inherit.depth > MAX_DEPTH {
+        let full = backing_path(&file.info.filename, name);
+        if inherit.chain.len() > MAX_DEPTH || inherit.chain.contains(&full) {
             return Err(BlockError::text("Backing chain is too long or a cycle"));
         }
-        let full = backing_path(&file.info.filename, name);
-        self.open_image(&full, header_format, Map::new(), inherit).map(Some)
+        self.deeper(&full, header_format, inherit).map(Some)
+    }
+
+    /// Opens the next image of a chain; a long chain continues on a fresh stack now and then.
+    fn deeper(&self, name: &str, format: Option<&str>, inherit: &Inherit) -> Result<Arc<Node>> {
+        let open = || self.open_image(name, format, Map::new(), inherit);
+        match inherit.chain.len() % STACK_LEVELS {
+            0 => {}
+            _ => return open(),
+        }
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(2 << 20).spawn_scoped(scope, open);
+            match thread.map(|t| t.join()) {
+                Ok(Ok(node)) => node,
+                _ => Err(BlockError::text("Could not start a thread to open the backing chain")),
+            }
+        })
     }
 
     /// Opens a file name given by a user or a header: `json:{…}`, `proto:…`, or a host path. With `format` in

@@ -18,7 +18,8 @@ pub fn image_info(node: &Arc<Node>, flat: bool) -> Value {
     if let Some(f) = &facts.backing_format {
         m.insert("backing-filename-format".into(), f.as_str().into());
     }
-    m.insert("virtual-size".into(), node.len().into());
+    // Sizes are shown in whole sectors.
+    m.insert("virtual-size".into(), (node.len().div_ceil(512) * 512).into());
     m.insert("filename".into(), node.info.filename.as_str().into());
     if let Some(c) = facts.cluster_size {
         m.insert("cluster-size".into(), c.into());

@@ -95,7 +95,9 @@ pub(crate) fn open_file(o: &FileOpts<'_>) -> Result<(FileDriver, bool)> {
         | if o.kind == Kind::HostCdrom { libc::O_NONBLOCK } else { 0 };
     let mut read_only = o.read_only;
     let fd = match open_fd(o, path, base | if read_only { libc::O_RDONLY } else { libc::O_RDWR }) {
-        Err(Errno(libc::EACCES | libc::EROFS | libc::EPERM)) if !read_only && o.auto_read_only => {
+        Err(Errno(libc::EACCES | libc::EROFS | libc::EPERM | libc::ETXTBSY))
+            if !read_only && o.auto_read_only =>
+        {
             read_only = true;
             open_fd(o, path, base | libc::O_RDONLY).map_err(fail)?
         }

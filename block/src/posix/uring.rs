@@ -120,7 +120,7 @@ impl Ring {
             let me = self.clone();
             let spawned = std::thread::Builder::new()
                 .name("io_uring".into())
-                .stack_size(256 << 10)
+                .stack_size(crate::pool::STACK)
                 .spawn(move || me.reap());
             if spawned.is_err() {
                 return Err(p.c);

@@ -175,6 +175,15 @@ impl Qcow2 {
         }
     }
 
+    /// The backing image, if it serves the whole range.
+    fn falls_through(&self, off: u64, len: u64) -> Option<&Edge> {
+        let b = self.backing.as_ref().filter(|b| off + len <= b.node().len())?;
+        match self.tables.read().run(off, len) {
+            Run::Is(Kind::Unallocated, n) if n == len => Some(b),
+            _ => None,
+        }
+    }
+
     /// A read that is all zeroes by its mapping alone.
     fn reads_zero(&self, off: u64, len: u64) -> bool {
         let mut at = off;
@@ -252,7 +261,16 @@ impl Driver for Qcow2Driver {
                     }
                     return r;
                 }
-                if op == Op::Read && len > 0 && q.reads_zero(off, len) {
+                if len == 0 {
+                    return Inline::Punt;
+                }
+                if op != Op::Read {
+                    return q.try_allocate(off, len, iov).map_or(Inline::Punt, Inline::Done);
+                }
+                if let Some(b) = q.falls_through(off, len) {
+                    return b.node().driver().try_inline(op, off, iov);
+                }
+                if q.reads_zero(off, len) {
                     iov::zero(iov, 0, len as usize);
                     return Inline::Done(Ok(()));
                 }

@@ -77,13 +77,10 @@ impl Rng {
     }
 }
 
+type Recording = (Vec<u8>, Vec<Event>, Vec<Vec<u8>>, Vec<(usize, u64, u64)>);
+
 /// Random guest work; returns for each answered flush the content, and the sequence of changed ranges.
-fn record(
-    o: &CreateOpts,
-    seed: u64,
-    steps: u32,
-    flush_one_in: u64,
-) -> (Vec<u8>, Vec<Event>, Vec<Vec<u8>>, Vec<(usize, u64, u64)>) {
+fn record(o: &CreateOpts, seed: u64, steps: u32, flush_one_in: u64) -> Recording {
     let log = Arc::new(Mutex::new(Log::default()));
     let node = Node::new(NodeInfo::default(), Box::new(Recorder(log.clone())), None, None);
     create(&node, o).unwrap();

@@ -7,7 +7,7 @@ pub use none::NoCpu;
 
 use std::os::fd::RawFd;
 
-use crate::cpu::CpuRegs;
+use crate::cpu::{BootRegs, CpuRegs};
 use crate::device::DevId;
 use crate::memory::{FlatMaps, Space};
 use crate::QResult;
@@ -67,6 +67,8 @@ pub trait Accel: Send {
     fn irqfd(&mut self, _slot: (DevId, u32), _fd: RawFd, _msg: Option<MsiMessage>) -> bool {
         false
     }
+    /// Where the boot processor starts after the next reset (`None`: at the reset vector).
+    fn set_boot(&mut self, _boot: Option<BootRegs>) {}
     /// Puts all CPUs into their reset state (they are parked).
     fn reset_cpus(&mut self) {}
     /// Registers of a (parked) CPU.

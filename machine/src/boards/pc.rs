@@ -9,7 +9,8 @@ use super::props::PcProps;
 use super::MachineType;
 use crate::builder::Build;
 use crate::device::{BusId, DevId, DeviceTree, Place};
-use crate::devices::chipset::{fw_cfg, i440fx, piix3};
+use crate::devices::chipset::{dma, fw_cfg, i440fx, piix3, piix4_pm};
+use crate::devices::misc::ports;
 use crate::firmware::fw_cfg_files::pc_ram_layout;
 use crate::memory::{RamSource, RegionId, RegionKind};
 use crate::qom::{class_by_name, PropInput};
@@ -88,13 +89,8 @@ fn board_if_known(
 
 fn legacy_devices(b: &mut Build<'_>, pc: &Pc, host: &i440fx::I440fxParts, kernel_chips: bool) -> QResult<()> {
     let isa = Some(pc.isa);
-    for props in [
-        [("base", "0"), ("page-base", "128"), ("dshift", "0")],
-        [("base", "192"), ("page-base", "136"), ("dshift", "1")],
-    ] {
-        let props = props.map(|(k, v)| (k, PropInput::Str(v)));
-        board_if_known(b, "i8257", isa, &props)?;
-    }
+    dma::create(b.m, pc.isa)?;
+    ports::create(b.m);
     let pic = if kernel_chips { "kvm-i8259" } else { "isa-i8259" };
     for props in [
         [("iobase", "0x20"), ("elcr_addr", "0x4d0"), ("elcr_mask", "0xf8"), ("master", "true")],
@@ -113,7 +109,8 @@ fn legacy_devices(b: &mut Build<'_>, pc: &Pc, host: &i440fx::I440fxParts, kernel
         board_if_known(b, "hpet", Some(DeviceTree::SYSTEM), &[("hpet-intcap", PropInput::Str("4"))])?;
     }
     board_if_known(b, "mc146818rtc", isa, &[])?;
-    board_if_known(b, if kernel_chips { "kvm-pit" } else { "isa-pit" }, isa, &[])?;
+    let base = [("iobase", PropInput::Str("0x40"))];
+    board_if_known(b, if kernel_chips { "kvm-pit" } else { "isa-pit" }, isa, &base)?;
     board_if_known(b, "isa-pcspk", isa, &[])?;
     b.create_serials(pc.isa)?;
     b.create_parallels(pc.isa)?;
@@ -136,8 +133,7 @@ fn south_bridge(b: &mut Build<'_>, pc: &Pc) -> QResult<()> {
         b.create_ide_drives()?;
     }
     if b.acpi_enabled() {
-        b.power_device = board_if_known(b, "PIIX4_PM", Some(pc.pci), &[("addr", PropInput::Str("1.3"))])?;
-        b.m.power_device = b.power_device;
+        b.power_device = Some(piix4_pm::create(b.m, pc.pci, Some(pc.fw_cfg), false)?);
     }
     Ok(())
 }

@@ -6,8 +6,10 @@ use crate::device::{BusId, DevId};
 use crate::devices::chipset::fw_cfg::{FwCfg, FwCfgData};
 use crate::devices::legacy::rtc::cmos::{pc_cmos_init, CmosConfig};
 use crate::devices::legacy::rtc::Mc146818;
+use crate::direct::{DirectBoot, DirectBootSpec};
 use crate::firmware::acpi::{self, AcpiBlobs, AcpiConfig, CpuEntry, IsaDevice, PciBus, PciFunction, PciKind};
 use crate::firmware::fw_cfg_files::{self as files, FixedItems};
+use crate::firmware::linux_boot;
 use crate::firmware::smbios::{self, SmbiosConfig, SmbiosOptions};
 use crate::machine::Machine;
 use crate::qom::is_a;
@@ -30,14 +32,8 @@ impl Build<'_> {
             numa: None,
             hpet: self.props::<PcProps>().filter(|p| p.hpet).map(|_| 0x8086_a201),
         });
-        let map = files::pc_e820(
-            &self.layout,
-            &files::E820Config { amd_cpu: false, phys_bits: 40, kvm: self.m.accel.name() == "kvm" },
-        );
-        let mut named: Vec<(String, FwCfgData)> = vec![
-            ("etc/e820".into(), files::e820_file(&map).into()),
-            ("etc/system-states".into(), files::system_states(false, false, 2).to_vec().into()),
-        ];
+        let map = files::pc_e820(&self.layout, &self.e820_config());
+        let mut named: Vec<(String, FwCfgData)> = vec![("etc/e820".into(), files::e820_file(&map).into())];
         self.boot_files(&mut named);
         self.smbios_files(&mut named)?;
         if self.acpi_enabled() {
@@ -150,7 +146,52 @@ impl Build<'_> {
 
     /// Kernel, initrd and command line for firmware that boots them.
     fn kernel_items(&mut self) -> QResult<Vec<(u16, Vec<u8>)>> {
-        Ok(Vec::new())
+        let f = &self.spec.firmware;
+        let Some(kernel) = &f.kernel else { return Ok(Vec::new()) };
+        if self.boots_directly() && DirectBoot::open(self.direct_spec(kernel)?)?.is_some() {
+            return Ok(Vec::new());
+        }
+        let read = |what: &str, path: &str| {
+            std::fs::read(path).map_err(|e| qerr!("qemu: {what} '{path}': {}", crate::error::strerror(&e)))
+        };
+        let image = read("could not open kernel file", kernel)?;
+        let initrd = f.initrd.as_ref().map(|p| read("error reading initrd", p)).transpose()?;
+        let append = f.append.as_deref().unwrap_or("");
+        let linux = linux_boot::prepare(&image, append, initrd, self.layout.below_4g)
+            .map_err(|e| qerr!("qemu: {e}"))?;
+        Ok(linux.into_items())
+    }
+
+    fn direct_spec<'s>(&self, kernel: &'s str) -> QResult<DirectBootSpec<'s>>
+    where
+        Self: 's,
+    {
+        Ok(DirectBootSpec {
+            kernel,
+            initrd: self.spec.firmware.initrd.clone(),
+            cmdline: self.spec.firmware.append.clone().unwrap_or_default(),
+            layout: self.layout,
+            map: files::pc_e820(&self.layout, &self.e820_config()),
+            smbios: self.smbios_config()?,
+            cpus: (self.topo.cpus, self.topo.maxcpus),
+            acpi: self.acpi_enabled(),
+        })
+    }
+
+    fn e820_config(&self) -> files::E820Config {
+        files::E820Config { amd_cpu: false, phys_bits: 40, kvm: self.m.accel.name() == "kvm" }
+    }
+
+    /// Sets a boot without firmware up, if the kernel allows it and the user did not name a firmware.
+    pub fn open_direct_boot(&mut self) -> QResult<()> {
+        let Some(kernel) = self.spec.firmware.kernel.clone() else { return Ok(()) };
+        if self.boots_directly() {
+            self.m.direct_boot = DirectBoot::open(self.direct_spec(&kernel)?)?.map(Box::new);
+        }
+        if self.m.direct_boot.is_none() && self.firmware.is_none() {
+            return Err(qerr!("kernel '{kernel}' needs firmware, but none was found"));
+        }
+        Ok(())
     }
 }
 

@@ -10,12 +10,13 @@ mod memory;
 
 pub use devices::{create_device, unplug_device, DeviceArgs};
 pub use drives::{block_error, drive_opts};
+pub use firmware::acpi_config;
 
 use std::sync::Arc;
 
 use crate::boards::{self, MachineObject, MachineType, RamLayout};
-use crate::cpu::BootRegs;
 use crate::device::{BusId, DevId};
+use crate::devices::chipset::piix4_pm;
 use crate::event_loop::EventLoop;
 use crate::machine::Machine;
 use crate::memory::RegionId;
@@ -76,8 +77,6 @@ pub struct Build<'a> {
     pub firmware: Option<(RegionId, u64)>,
     /// Lines for standard error or output that creation produced.
     pub messages: &'a mut dyn Messages,
-    /// Set by a direct kernel boot.
-    pub boot: Option<BootRegs>,
 }
 
 /// Where warnings and informational lines go.
@@ -132,7 +131,6 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
         power_device: None,
         firmware: None,
         messages,
-        boot: None,
     };
     b.info();
     b.create_chardevs()?;
@@ -141,13 +139,17 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     b.check_net()?;
     (kind.init)(&mut b)?;
     b.create_user_devices()?;
+    if let Some(pm) = b.power_device {
+        piix4_pm::machine_ready(b.m, pm);
+    }
     b.finish_firmware()?;
-    let boot = b.boot;
+    b.open_direct_boot()?;
     m.settle();
     if let Some(e) = m.take_fault() {
         return Err(e);
     }
     m.reset_devices();
+    let boot = m.prepare_direct_boot()?;
     let shared = Shared::new(m);
     accel::start(&shared, topo, boot)?;
     Ok(Built { shared, event_loop })
@@ -239,8 +241,8 @@ impl Build<'_> {
         self.props::<crate::boards::PcProps>().is_some_and(|p| p.x86.acpi.or(true))
     }
 
-    /// Whether a kernel is started without going through the firmware.
+    /// Whether a kernel is to be started without going through firmware: unless the user names a firmware.
     pub fn boots_directly(&self) -> bool {
-        self.spec.firmware.kernel.is_some()
+        self.spec.firmware.kernel.is_some() && self.spec.firmware.bios.is_none()
     }
 }

@@ -4,6 +4,7 @@
 //! flattened into a sorted list of ranges whenever it changed; vCPUs and I/O threads read that list as a
 //! lock-free snapshot ([`Maps`]), and accelerators are told the difference.
 
+pub mod access;
 mod flat;
 mod ram;
 mod tree;

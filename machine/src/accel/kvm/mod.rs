@@ -179,11 +179,6 @@ impl KvmAccel {
         Ok(())
     }
 
-    /// Changes where the boot processor starts after a reset.
-    pub fn set_boot(&mut self, boot: Option<BootRegs>) {
-        self.boot = boot;
-    }
-
     fn apply_slots(&mut self, maps: &FlatMaps) -> QResult<()> {
         let vm = &self.vm;
         self.slots.update(maps, |r: kvm_userspace_memory_region| {
@@ -308,6 +303,10 @@ impl Accel for KvmAccel {
         }
         self.irqfds.insert(slot, (fd, gsi));
         true
+    }
+
+    fn set_boot(&mut self, boot: Option<BootRegs>) {
+        self.boot = boot;
     }
 
     fn reset_cpus(&mut self) {

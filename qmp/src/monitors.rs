@@ -1,0 +1,293 @@
+//! All monitors of a machine: the main loop hands them input, they run commands and send replies and events.
+//!
+//! Order on the wire is QEMU's: events that a command causes go out before its reply. A command whose effect is carried
+//! out by the main loop afterwards (`quit`, `system_reset`) is answered after that, and until then no further request
+//! of its client is taken.
+
+use crate::event::{self, Throttle};
+use crate::fds::FdStore;
+use crate::hmp::HmpSession;
+use crate::session::{ReplyTo, Session};
+use crate::table;
+use crate::wire::Style;
+use rqemu_machine::chardev::{CharEvent, CharId, FrontendRef, MonId};
+use rqemu_machine::event_loop::{MonInput, MonitorHost};
+use rqemu_machine::shared::MachineLock;
+use rqemu_machine::{qerr, QResult};
+use serde_json::Value;
+use std::time::Instant;
+
+/// What commands need that the machine does not know.
+pub trait Env {
+    /// Options for `query-command-line-options`, with their parameters.
+    fn command_line_options(&self) -> Vec<CommandLineOption>;
+}
+
+/// An option for `query-command-line-options`.
+#[derive(Clone, Debug, Default)]
+pub struct CommandLineOption {
+    /// Name without the dash.
+    pub option: String,
+    /// Parameters: name, type (`string`, `boolean`, `number`, `size`), help, default.
+    pub parameters: Vec<CommandLineParameter>,
+}
+
+/// A parameter of an option.
+#[derive(Clone, Debug, Default)]
+pub struct CommandLineParameter {
+    /// Name.
+    pub name: String,
+    /// `string`, `boolean`, `number` or `size`.
+    pub ty: &'static str,
+    /// One line of help.
+    pub help: Option<String>,
+    /// Default value as text.
+    pub default: Option<String>,
+}
+
+/// An environment without command line.
+#[derive(Debug, Default)]
+pub struct NoEnv;
+
+impl Env for NoEnv {
+    fn command_line_options(&self) -> Vec<CommandLineOption> {
+        Vec::new()
+    }
+}
+
+/// What a command may touch.
+pub struct MonitorCx<'a, 'm> {
+    /// The machine.
+    pub m: &'a mut MachineLock<'m>,
+    /// Monitor that runs the command.
+    pub mon: &'a mut MonState,
+    /// The rest of the program.
+    pub env: &'a mut dyn Env,
+    /// Descriptors by name, and sets of descriptors.
+    pub fds: &'a mut FdStore,
+    /// Effects on the session, applied after the command.
+    pub after: After,
+}
+
+/// Effects of a command on its session.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct After {
+    /// Negotiation is over; the value says whether OOB is on.
+    pub negotiated: Option<bool>,
+    /// Answer only when the main loop has carried out what was asked for.
+    pub defer: bool,
+}
+
+/// State of one monitor that commands may change.
+#[derive(Debug)]
+pub struct MonState {
+    /// Its character device; `None` for the inside of `human-monitor-command`.
+    pub chr: Option<CharId>,
+    /// CPU that HMP commands look at.
+    pub cpu: usize,
+}
+
+enum Kind {
+    Qmp(Session),
+    Hmp(HmpSession),
+}
+
+struct Monitor {
+    chr: CharId,
+    kind: Kind,
+    state: MonState,
+    /// Reply that waits for the main loop.
+    deferred: Option<(ReplyTo, QResult<Value>)>,
+}
+
+/// All monitors.
+pub struct Monitors {
+    list: Vec<Monitor>,
+    throttle: Throttle,
+    fds: FdStore,
+    env: Box<dyn Env>,
+}
+
+impl Monitors {
+    /// No monitors yet.
+    pub fn new(env: Box<dyn Env>) -> Self {
+        Self { list: Vec::new(), throttle: Throttle::default(), fds: FdStore::default(), env }
+    }
+
+    /// Sets of descriptors (for `-add-fd`).
+    pub fn fds(&mut self) -> &mut FdStore {
+        &mut self.fds
+    }
+
+    /// Adds a QMP monitor on a character device.
+    ///
+    /// # Errors
+    /// The device is in use.
+    pub fn add_qmp(&mut self, m: &mut MachineLock<'_>, chr: CharId, pretty: bool) -> QResult<MonId> {
+        let style = if pretty { Style::Pretty } else { Style::Compact };
+        self.add(m, chr, Kind::Qmp(Session::new(style)))
+    }
+
+    /// Adds a human monitor on a character device.
+    ///
+    /// # Errors
+    /// The device is in use.
+    pub fn add_hmp(&mut self, m: &mut MachineLock<'_>, chr: CharId) -> QResult<MonId> {
+        self.add(m, chr, Kind::Hmp(HmpSession::new()))
+    }
+
+    fn add(&mut self, m: &mut MachineLock<'_>, chr: CharId, kind: Kind) -> QResult<MonId> {
+        let id = u32::try_from(self.list.len()).map_err(|_| qerr!("too many monitors"))?;
+        self.list.push(Monitor { chr, kind, state: MonState { chr: Some(chr), cpu: 0 }, deferred: None });
+        let id = MonId(id);
+        m.chr_connect(chr, FrontendRef::Monitor(id)).inspect_err(|_| {
+            self.list.pop();
+        })?;
+        Ok(id)
+    }
+
+    /// Runs what monitor `i` has received.
+    fn work(&mut self, m: &mut MachineLock<'_>, i: usize) {
+        loop {
+            self.send(m, i);
+            let Some(mon) = self.list.get_mut(i) else { return };
+            if mon.deferred.is_some() {
+                return;
+            }
+            match &mut mon.kind {
+                Kind::Qmp(session) => {
+                    let Some(mut request) = session.next() else { break };
+                    let to = request.reply_to();
+                    let mut cx = MonitorCx {
+                        m,
+                        mon: &mut mon.state,
+                        env: &mut *self.env,
+                        fds: &mut self.fds,
+                        after: After::default(),
+                    };
+                    let result = table::dispatch(&mut cx, &request.command, request.arguments, request.oob);
+                    let after = cx.after;
+                    self.events(m);
+                    self.answer(i, to, result, after);
+                }
+                Kind::Hmp(session) => {
+                    let Some(line) = session.next() else { break };
+                    let mut cx = MonitorCx {
+                        m,
+                        mon: &mut mon.state,
+                        env: &mut *self.env,
+                        fds: &mut self.fds,
+                        after: After::default(),
+                    };
+                    session.run(&mut cx, line);
+                    self.events(m);
+                }
+            }
+        }
+        self.send(m, i);
+    }
+
+    fn answer(&mut self, i: usize, to: ReplyTo, result: QResult<Value>, after: After) {
+        let Some(mon) = self.list.get_mut(i) else { return };
+        let Kind::Qmp(session) = &mut mon.kind else { return };
+        if let Some(oob) = after.negotiated {
+            session.negotiate(oob);
+        }
+        if after.defer && result.is_ok() {
+            mon.deferred = Some((to, result));
+        } else {
+            session.reply(to, result);
+        }
+    }
+
+    /// Moves the machine's queued events to the sessions.
+    fn events(&mut self, m: &mut MachineLock<'_>) {
+        if m.events.is_empty() && self.throttle.deadline().is_none() {
+            return;
+        }
+        let now = Instant::now();
+        let mut ready = self.throttle.due(now);
+        while let Some(event) = m.events.pop_front() {
+            ready.extend(self.throttle.pass(event, now));
+        }
+        for event in ready {
+            let value = event::to_value(&event);
+            for mon in &mut self.list {
+                if let Kind::Qmp(session) = &mut mon.kind {
+                    session.event(&value);
+                }
+            }
+        }
+    }
+
+    /// Sends what waits, and tells the character device whether to go on reading.
+    fn send(&mut self, m: &mut MachineLock<'_>, i: usize) {
+        let Some(mon) = self.list.get_mut(i) else { return };
+        let chr = mon.chr;
+        let id = MonId(i as u32);
+        let (out, sent): (&[u8], _) = match &mon.kind {
+            Kind::Qmp(s) => (s.output(), s.output().len()),
+            Kind::Hmp(s) => (s.output(), s.output().len()),
+        };
+        if sent > 0 {
+            let n = m.chr_write(chr, out);
+            match &mut mon.kind {
+                Kind::Qmp(s) => s.sent(n),
+                Kind::Hmp(s) => s.sent(n),
+            }
+        }
+        let stop = mon.deferred.is_some()
+            || match &mon.kind {
+                Kind::Qmp(s) => s.suspended(),
+                Kind::Hmp(s) => s.suspended(),
+            };
+        let stopped = m.suspended_monitors.iter().position(|x| *x == id);
+        match (stop, stopped) {
+            (true, None) => m.suspended_monitors.push(id),
+            (false, Some(at)) => {
+                m.suspended_monitors.swap_remove(at);
+                m.chr_accept_input(chr);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl MonitorHost for Monitors {
+    fn input(&mut self, m: &mut MachineLock<'_>, mon: MonId, input: MonInput) {
+        let i = mon.0 as usize;
+        let Some(entry) = self.list.get_mut(i) else { return };
+        match (input, &mut entry.kind) {
+            (MonInput::Data(data), Kind::Qmp(s)) => s.input(&data),
+            (MonInput::Data(data), Kind::Hmp(s)) => s.input(&data),
+            (MonInput::Writable, _) => {}
+            (MonInput::Event(CharEvent::Opened), Kind::Qmp(s)) => {
+                entry.deferred = None;
+                s.opened();
+            }
+            (MonInput::Event(CharEvent::Closed), Kind::Qmp(s)) => {
+                entry.deferred = None;
+                s.closed();
+                self.fds.client_gone(m);
+            }
+            (MonInput::Event(e), Kind::Hmp(s)) => s.event(e),
+            (MonInput::Event(_), Kind::Qmp(_)) => {}
+        }
+        self.work(m, i);
+    }
+
+    fn flush_events(&mut self, m: &mut MachineLock<'_>) {
+        self.events(m);
+        for i in 0..self.list.len() {
+            let mon = &mut self.list[i];
+            if let Some((to, result)) = mon.deferred.take() {
+                if let Kind::Qmp(session) = &mut mon.kind {
+                    session.reply(to, result);
+                }
+                self.work(m, i);
+            } else {
+                self.send(m, i);
+            }
+        }
+    }
+}
