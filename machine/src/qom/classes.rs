@@ -16,6 +16,7 @@ register_classes! {
     types {
         crate::devices::chipset::piix3::Piix3Props,
         crate::devices::chipset::piix4_pm::Piix4PmProps,
+        crate::devices::storage::fdc::FloppyProps,
         crate::devices::chipset::fw_cfg::FwCfgIoProps,
         crate::devices::legacy::hpet::HpetProps,
         crate::devices::chipset::i440fx::I440fxProps,
@@ -24,6 +25,9 @@ register_classes! {
         crate::devices::chipset::dma::I8257Props,
         crate::devices::storage::ide::IdeCdProps,
         crate::devices::storage::ide::IdeHdProps,
+        crate::devices::misc::debug_exit::DebugExitProps,
+        crate::devices::misc::debugcon::DebugconProps,
+        crate::devices::storage::fdc::IsaFdcProps,
         crate::devices::legacy::ioapic::IoapicProps,
         crate::devices::misc::debug_exit::DebugExitProps,
         crate::devices::misc::debugcon::DebugconProps,
