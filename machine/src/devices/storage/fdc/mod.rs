@@ -13,9 +13,7 @@ mod tests;
 pub use media::{DriveType, FloppyDrive, Format};
 pub use props::{FloppyProps, IsaFdcProps};
 
-use crate::device::{
-    Attach, BusHost, BusId, Cx, DevId, Device, IoHandler, TimerHandler,
-};
+use crate::device::{Attach, BusHost, BusId, Cx, DevId, Device, IoHandler, TimerHandler};
 use crate::devices::chipset::dma::{self, DmaClient};
 use crate::irq::IrqLine;
 use crate::{qerr, QResult};
