@@ -11,6 +11,7 @@ pub mod groups;
 pub mod help;
 pub mod json;
 pub mod keyval;
+pub mod lists;
 pub mod lower;
 pub mod opts;
 pub mod report;
@@ -134,7 +135,7 @@ pub fn main() -> ExitCode {
             let _ = std::io::stderr().write_all(text.as_bytes());
             ExitCode::FAILURE
         }
-        Ok(Parsed::Help(request)) => run::help(&request, &printer),
+        Ok(Parsed::Help(request)) => lists::help(&request, &printer),
         Err(ArgError(reports)) => {
             for report in &reports {
                 printer.print(report);

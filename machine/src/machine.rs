@@ -169,7 +169,7 @@ impl Machine {
             cpu_configs: None,
             ready: false,
             power_device: None,
-            firmware_dirs: default_firmware_dirs(),
+            firmware_dirs: firmware_dirs(),
             effects: VecDeque::new(),
             depth: 0,
             fault: None,
@@ -492,6 +492,19 @@ impl Machine {
         leaf1.unwrap_or((0, 0))
     }
 
+    /// Lets go of everything that outlives the process: image locks and unwritten data, sockets, terminals.
+    pub fn shut_down(&mut self) {
+        for id in self.tree.ids() {
+            self.with_dev(id, |d, cx| d.unrealize(cx));
+        }
+        if let Err(e) = self.block.flush_all() {
+            eprintln!("cannot write back all disks: {e}");
+        }
+        self.block.shutdown();
+        self.chardevs.restore_terminals();
+        self.chardevs = CharTable::default();
+    }
+
     /// Presses the power button.
     pub fn power_button(&mut self) {
         if let Some(dev) = self.power_device {
@@ -619,7 +632,7 @@ impl Machine {
 }
 
 /// Where distributions install firmware for QEMU.
-fn default_firmware_dirs() -> Vec<PathBuf> {
+pub fn firmware_dirs() -> Vec<PathBuf> {
     ["/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe/qemu", "/usr/share/rqemu"]
         .map(PathBuf::from)
         .to_vec()
