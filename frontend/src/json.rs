@@ -28,6 +28,8 @@ fn syntax(err: serde_json::Error) -> QError {
     let text = err.to_string();
     match text.split(" at line ").next().unwrap_or_default() {
         "duplicate key" => qerr!("JSON parse error, duplicate key"),
+        "trailing characters" => qerr!("Expecting at most one JSON value"),
+        "trailing comma" | "expected value" => qerr!("JSON parse error, expecting value"),
         other => qerr!("JSON parse error, {other}"),
     }
 }

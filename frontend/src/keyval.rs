@@ -22,12 +22,22 @@ pub fn parse(text: &str, implied: Option<&str>) -> QResult<Keyval> {
         match item {
             Item::Pair(key, value) => tree.put(&key, value)?,
             Item::Bare(word) if is_help(&word) => help = true,
+            Item::Bare(word) if word.is_empty() => return Err(qerr!("Invalid parameter ''")),
             Item::Bare(word) => tree.put(implied.unwrap_or_default(), word)?,
             Item::Flag(flag) if is_help(&flag) => help = true,
             Item::Flag(flag) => return Err(qerr!("Expected '=' after parameter '{flag}'")),
         }
     }
     Ok(Keyval { dict: tree.into_dict("")?, help })
+}
+
+/// For options that have no help of their own: `help` among the keys is refused.
+pub fn parse_no_help(text: &str, implied: Option<&str>) -> QResult<Dict> {
+    let parsed = parse(text, implied)?;
+    if parsed.help {
+        return Err(qerr!("Help is not available for this option"));
+    }
+    Ok(parsed.dict)
 }
 
 fn is_help(word: &str) -> bool {

@@ -90,6 +90,8 @@ pub struct Outcome {
     pub program: String,
     /// `-msg timestamp=on` was met.
     pub timestamp: bool,
+    /// Name of the guest, if `-msg guest-name=on` was met.
+    pub guest: Option<String>,
     /// Warnings, printed before anything else.
     pub warnings: Vec<Report>,
     /// The rest.
@@ -112,18 +114,19 @@ pub fn parse(argv: &[OsString]) -> Outcome {
         Err(lower::Stop::Help(help)) => Ok(Parsed::Help(help)),
         Err(lower::Stop::Fail(reports)) => Err(ArgError(reports)),
     };
-    let timestamp = match &result {
-        Ok(Parsed::Run(spec)) => spec.run.msg_timestamp,
-        _ => cx.spec.run.msg_timestamp,
+    let spec = match &result {
+        Ok(Parsed::Run(spec)) => spec,
+        _ => &cx.spec,
     };
-    Outcome { program, timestamp, warnings: cx.warnings, result }
+    let guest = spec.name.guest.clone().filter(|_| spec.run.msg_guest_name);
+    Outcome { program, timestamp: spec.run.msg_timestamp, guest, warnings: cx.warnings, result }
 }
 
 /// The program: parses `std::env::args_os()` and acts on it.
 pub fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
     let outcome = parse(&argv);
-    let printer = Printer { program: outcome.program, timestamp: outcome.timestamp };
+    let printer = Printer { program: outcome.program, timestamp: outcome.timestamp, guest: outcome.guest };
     for warning in &outcome.warnings {
         printer.print(warning);
     }

@@ -15,6 +15,9 @@ const ID_HINT: &str = "Identifiers consist of letters, digits, '-', '.', '_', st
 const SIZE_HINT: &str = "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n\
                          and exabytes, respectively.";
 
+/// Warnings about flags without a value that one option may give.
+const MAX_FLAG_WARNINGS: usize = 64;
+
 /// One parsed occurrence of an option (or the merged set of all).
 #[derive(Clone, Debug)]
 pub struct Opts {
@@ -61,6 +64,7 @@ impl Opts {
             }
             opts.id = Some(id.clone());
         }
+        let mut flags = 0;
         for item in items {
             let (key, value) = match item {
                 Item::Pair(key, _) if key == "id" => continue,
@@ -80,7 +84,11 @@ impl Opts {
                     let text = format!(
                         "short-form boolean option '{flag}' deprecated\nPlease use {key}={value} instead"
                     );
-                    warnings.push(Report::warning(loc.clone(), text));
+                    // Each warning quotes the whole option: a huge one must not give huge output.
+                    flags += 1;
+                    if flags <= MAX_FLAG_WARNINGS {
+                        warnings.push(Report::warning(loc.clone(), text));
+                    }
                     (key.to_string(), value.to_string())
                 }
             };

@@ -60,6 +60,8 @@ pub struct Printer {
     pub program: String,
     /// `-msg timestamp=on`.
     pub timestamp: bool,
+    /// Guest name to put in front (`-msg guest-name=on`).
+    pub guest: Option<String>,
 }
 
 impl Printer {
@@ -69,6 +71,10 @@ impl Printer {
         let mut bytes = Vec::with_capacity(line.len() + 32);
         if self.timestamp {
             bytes.extend_from_slice(timestamp().as_bytes());
+            bytes.push(b' ');
+        }
+        if let Some(guest) = &self.guest {
+            bytes.extend_from_slice(&text::to_bytes(guest));
             bytes.push(b' ');
         }
         bytes.extend_from_slice(&text::to_bytes(&line));

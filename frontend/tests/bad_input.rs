@@ -29,7 +29,7 @@ fn cases() -> Vec<Case> {
 #[test]
 fn messages() {
     let cases = cases();
-    assert!(cases.len() >= 200, "only {} cases", cases.len());
+    assert!(cases.len() >= 500, "only {} cases", cases.len());
     let mut bad = Vec::new();
     for case in &cases {
         let argv: Vec<OsString> =

@@ -83,7 +83,7 @@ fn nographic_and_its_company() {
 fn drives_of_all_forms() {
     let spec = spec(
         "disk.img -cdrom cd.iso -fda f.img -pflash code.fd -drive file=a.qcow2,if=virtio,cache=none,format=qcow2,id=x \
-         -drive if=none,media=cdrom,readonly=on,bps=1000,iops_max=7 -snapshot",
+         -drive if=none,media=cdrom,readonly=on,bps=1000,bps_max=7000 -snapshot",
     );
     let d = &spec.drives;
     assert_eq!((d[0].index, d[0].file.as_deref(), d[0].media), (Some(0), Some("disk.img"), Media::Disk));
@@ -93,7 +93,7 @@ fn drives_of_all_forms() {
     assert_eq!(d[4].id.as_deref(), Some("x"));
     assert!(d[4].writeback && d[4].options.get_bool("cache.direct").unwrap().unwrap());
     assert_eq!(d[4].options.get_str("driver"), Some("qcow2"));
-    assert_eq!(d[5].throttle.limits, [("bps-total".to_string(), 1000), ("iops-total-max".to_string(), 7)]);
+    assert_eq!(d[5].throttle.limits, [("bps-total".to_string(), 1000), ("bps-total-max".to_string(), 7000)]);
     assert!(d.iter().all(|d| d.snapshot));
 }
 
@@ -119,7 +119,7 @@ fn machine_memory_and_cpus() {
     assert_eq!(spec.firmware.append.as_deref(), Some("a=b"));
     let globals: Vec<_> =
         spec.globals.iter().map(|g| format!("{}.{}={}", g.driver, g.property, g.value)).collect();
-    assert_eq!(globals, ["a.b=c", "mc146818rtc.lost_tick_policy=slew"]);
+    assert_eq!(globals, ["mc146818rtc.lost_tick_policy=slew", "a.b=c"]);
 }
 
 #[test]

@@ -14,11 +14,7 @@ pub fn blockdev(cx: &mut Cx, arg: &Arg<'_>) -> Res {
     let options = if json::is_json(arg.value) {
         at(&arg.loc, json::parse_object(arg.value))?
     } else {
-        let parsed = at(&arg.loc, keyval::parse(arg.value, Some("driver")))?;
-        if parsed.help {
-            return Err(Stop::error(&arg.loc, qerr!("Help is not available for this option")));
-        }
-        parsed.dict
+        at(&arg.loc, keyval::parse_no_help(arg.value, Some("driver")))?
     };
     if !options.contains("driver") {
         return Err(Stop::error(&arg.loc, qerr!("Parameter 'driver' is missing")));
@@ -240,17 +236,7 @@ fn throttle(opts: &mut Opts) -> QResult<ThrottleSpec> {
             spec.limits.push((key["throttling.".len()..].to_string(), value));
         }
     }
-    let set = |name: &str| spec.limits.iter().any(|(k, v)| k == name && *v != 0);
-    for unit in ["bps", "iops"] {
-        for max in ["", "-max"] {
-            let key = |direction: &str| format!("{unit}-{direction}{max}");
-            if set(&key("total")) && (set(&key("read")) || set(&key("write"))) {
-                return Err(qerr!(
-                    "bps/iops/max total values and read/write values cannot be used at the same time"
-                ));
-            }
-        }
-    }
+    spec.check()?;
     Ok(spec)
 }
 

@@ -114,7 +114,7 @@ pub fn stubs(cx: &mut Cx) -> Res {
             // The stub listens, and the guest does not wait for gdb.
             port.text += ",wait=off,nodelay=on,server=on";
         }
-        let chardev = connect(cx, "gdb", &port, false)?;
+        let chardev = connect(cx, "gdb", &port, true)?;
         cx.spec.run.gdb = Some(CharPort { chardev: Some(chardev), loc: port.loc });
     }
     Ok(())

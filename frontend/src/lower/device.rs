@@ -8,7 +8,7 @@ use rqemu_machine::{qerr, QResult};
 
 use super::{at, is_help, Arg, Cx, Res, Stop, Text};
 use crate::groups;
-use crate::opts::{check_id, Opts};
+use crate::opts::{check_id, id_wellformed, Opts};
 use crate::{json, keyval, HelpRequest};
 
 /// `-device`.
@@ -65,8 +65,9 @@ pub fn objects(cx: &mut Cx) -> Res {
     for (i, object) in cx.spec.objects.iter().enumerate() {
         if cx.spec.objects[..i].iter().any(|o| o.id == object.id) {
             let err = qerr!("attempt to add duplicate property '{}' to object (type 'container')", object.id);
-            return Err(Stop::error(&object.loc, err));
+            return Err(Stop::error(&Loc::NONE, err));
         }
+        at(&Loc::NONE, check_id(&object.id))?;
     }
     Ok(())
 }
@@ -83,7 +84,6 @@ fn need_str(dict: &mut Dict, key: &str) -> QResult<String> {
 fn object_spec(mut dict: Dict, loc: &Loc) -> QResult<ObjectSpec> {
     let qom_type = need_str(&mut dict, "qom-type")?;
     let id = need_str(&mut dict, "id")?;
-    check_id(&id)?;
     Ok(ObjectSpec { qom_type, id, props: dict, loc: loc.clone() })
 }
 
@@ -170,8 +170,10 @@ pub fn devices(cx: &mut Cx) -> Res {
     let late = std::mem::take(&mut cx.late.devices);
     cx.spec.devices.extend(late);
     for (mut dict, loc) in std::mem::take(&mut cx.late.json_devices) {
-        let driver = at(&loc, need_str(&mut dict, "driver"))?;
-        let id = dict.contains("id").then(|| at(&loc, need_str(&mut dict, "id"))).transpose()?;
+        let Some(driver) = dict.remove_str("driver") else {
+            return Err(Stop::error(&loc, qerr!("Parameter 'driver' is missing")));
+        };
+        let id = dict.remove_str("id");
         cx.spec.devices.push(DeviceSpec { driver, id, props: dict, json: true, loc });
     }
     Ok(())
@@ -196,6 +198,13 @@ fn check_fsdev(driver: &str, opts: &Opts, id: Option<&str>) -> QResult<()> {
     if let Some((key, _)) = opts.items.iter().find(|(k, _)| !allowed(k)) {
         return Err(qerr!("'{key}' is invalid for fsdriver '{driver}'"));
     }
+    if driver == "proxy" && opts.get("socket").is_none() && opts.get("sock_fd").is_none() {
+        return Err(qerr!("both socket and sock_fd properties are missing"));
+    }
+    if let Some(mode) = opts.get("multidevs").filter(|m| !matches!(*m, "remap" | "forbid" | "warn")) {
+        return Err(qerr!("invalid multidevs property '{mode}'")
+            .with_hint("Valid options are: multidevs=[remap|forbid|warn]"));
+    }
     if driver == "local" {
         match opts.get("security_model") {
             Some("passthrough" | "mapped" | "mapped-xattr" | "mapped-file" | "none") => {}
@@ -218,7 +227,9 @@ pub fn fsdevs(cx: &mut Cx) -> Res {
         if opts.id.is_none() {
             return Err(Stop::error(&loc, qerr!("fsdev: No id specified")));
         }
-        let driver = opts.take("fsdriver").unwrap_or_default();
+        let Some(driver) = opts.take("fsdriver") else {
+            return Err(Stop::error(&loc, qerr!("fsdev: No fsdriver specified")));
+        };
         at(&loc, check_fsdev(&driver, &opts, opts.id.as_deref()))?;
         opts.items.insert(0, ("fsdriver".into(), driver));
         cx.spec.fsdevs.push(plain(opts));
@@ -237,6 +248,10 @@ pub fn virtfs(cx: &mut Cx, mut opts: Opts) -> Res {
     fsdev.id = Some(id.clone());
     fsdev.items.push(("fsdriver".into(), driver));
     fsdev.items.extend(opts.items);
+    let taken = |o: &Opts| std::ptr::eq(o.group, &groups::FSDEV) && o.id.as_deref() == Some(&id);
+    if !id_wellformed(&id) || cx.sets.iter().any(taken) {
+        return Err(Stop::error(&loc, qerr!("duplicate or invalid fsdev id: {id}")));
+    }
     cx.add(fsdev)?;
     let props = Dict::from_iter([
         ("fsdev".to_string(), Value::Text(id)),
@@ -278,7 +293,7 @@ pub fn tpmdevs(cx: &mut Cx) -> Res {
             Some(_) => {
                 return fail(qerr!("Parameter 'type' expects a TPM backend type").with_hint(TPM_TYPES))
             }
-            None => return fail(qerr!("Parameter 'type' is missing")),
+            None => return fail(qerr!("Parameter 'type' is missing").with_hint(TPM_TYPES)),
         }
         if opts.get("type") == Some("emulator") && opts.get("chardev").is_none() {
             return fail(qerr!("tpm-emulator: parameter 'chardev' is missing"));
@@ -290,14 +305,13 @@ pub fn tpmdevs(cx: &mut Cx) -> Res {
 
 /// `-audiodev`.
 pub fn audiodev(cx: &mut Cx, arg: &Arg<'_>) -> Res {
+    if is_help(arg.value) {
+        return Err(Stop::Help(HelpRequest::Audiodev));
+    }
     let (dict, mode) = if json::is_json(arg.value) {
         (at(&arg.loc, json::parse_object(arg.value))?, Mode::Json)
     } else {
-        let parsed = at(&arg.loc, keyval::parse(arg.value, Some("driver")))?;
-        if parsed.help {
-            return Err(Stop::Help(HelpRequest::Audiodev));
-        }
-        (parsed.dict, Mode::Keyval)
+        (at(&arg.loc, keyval::parse_no_help(arg.value, Some("driver")))?, Mode::Keyval)
     };
     push_audiodev(cx, dict, mode, &arg.loc)
 }

@@ -18,14 +18,13 @@ pub fn display(cx: &mut Cx, arg: &Arg<'_>) -> Res {
             None => Err(Stop::error(&arg.loc, qerr!("VNC requires a display argument vnc=<display>"))),
         };
     }
+    if is_help(arg.value) {
+        return Err(Stop::Help(HelpRequest::Display));
+    }
     let (dict, mode) = if json::is_json(arg.value) {
         (at(&arg.loc, json::parse_object(arg.value))?, Mode::Json)
     } else {
-        let parsed = at(&arg.loc, keyval::parse(arg.value, Some("type")))?;
-        if parsed.help {
-            return Err(Stop::Help(HelpRequest::Display));
-        }
-        (parsed.dict, Mode::Keyval)
+        (at(&arg.loc, keyval::parse_no_help(arg.value, Some("type")))?, Mode::Keyval)
     };
     let mut props = at(&arg.loc, visit::check(dict, &schema::DISPLAY, mode))?;
     cx.spec.display.kind = props.remove_str("type").filter(|t| t != "default");

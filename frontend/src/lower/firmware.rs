@@ -85,10 +85,11 @@ fn smbios_kind(mut opts: Opts) -> QResult<SmbiosKind> {
         grammar::uuid(uuid).ok_or_else(|| qerr!("Invalid UUID"))?;
     }
     if let (0, Some(release)) = (kind, opts.get("release")) {
-        let byte = |s: &str| s.parse::<u8>().is_ok();
+        // Two numbers; QEMU cuts them to bytes and looks at nothing behind them.
+        let digit = |s: &str| s.starts_with(|c: char| c.is_ascii_digit());
         release
             .split_once('.')
-            .filter(|(a, b)| byte(a) && byte(b))
+            .filter(|(a, b)| digit(a) && a.bytes().all(|c| c.is_ascii_digit()) && digit(b))
             .ok_or_else(|| qerr!("Invalid release"))?;
     }
     Ok(SmbiosKind::Type { number: *number_of, fields: opts.items })
@@ -107,7 +108,7 @@ fn check_acpitable(opts: &Opts) -> QResult<()> {
             "sig" | "oem_id" | "oem_table_id" | "asl_compiler_id" | "file" | "data" => {}
             "rev" | "oem_rev" | "asl_compiler_rev" => {
                 let bound = if key == "rev" { ("uint8_t", 0xff) } else { ("uint32_t", 0xffff_ffff) };
-                match rqemu_machine::spec::size::parse_u64(value) {
+                match rqemu_machine::spec::size::parse_u64(value).filter(|_| !value.contains('-')) {
                     None => return Err(qerr!("Parameter '{key}' expects a uint64 value")),
                     Some(v) if v > bound.1 => return Err(qerr!("Parameter '{key}' expects {}", bound.0)),
                     Some(_) => {}
@@ -182,8 +183,8 @@ fn rtc(cx: &mut Cx, opts: &Opts) -> QResult<()> {
     Ok(())
 }
 
-/// What the groups hold.
-pub fn finish(cx: &mut Cx) -> Res {
+/// Clock and option ROMs.
+pub fn early(cx: &mut Cx) -> Res {
     if let Some(opts) = cx.take_merged(&groups::RTC) {
         at(&Loc::NONE, rtc(cx, &opts))?;
     }
@@ -194,6 +195,11 @@ pub fn finish(cx: &mut Cx) -> Res {
         let bootindex = at(&opts.loc, opts.number("bootindex"))?.map(|v| v as i32);
         cx.spec.firmware.option_roms.push(OptionRomSpec { romfile, bootindex, loc: opts.loc });
     }
+    Ok(())
+}
+
+/// fw_cfg items.
+pub fn finish(cx: &mut Cx) -> Res {
     for opts in cx.take(&groups::FW_CFG) {
         let loc = opts.loc.clone();
         let item = fw_cfg(cx, opts);

@@ -180,22 +180,16 @@ pub fn globals(cx: &mut Cx) -> Res {
 /// Machine, its parts, accelerators, CPU, NUMA.
 pub fn finish(cx: &mut Cx) -> Res {
     memory_option(cx)?;
-    let mut parts = Dict::new();
-    for key in ["smp", "boot", "memory"] {
-        if let Some(value) = cx.machine.remove(key) {
-            parts.push(key, value);
-        }
-    }
-    let mut parts = at(&Loc::NONE, visit::check(parts, &schema::MACHINE_PARTS, Mode::Keyval))?;
-    let mut part = |key| match parts.remove(key) {
-        Some(Value::Dict(dict)) => dict,
-        _ => Dict::new(),
-    };
-    memory_part(cx, &part("memory"));
-    at(&Loc::NONE, cx.spec.memory.resolve(DEFAULT_RAM).map(drop))?;
-    let boot = part("boot");
-    smp_part(cx, &part("smp"));
+    let boot = take_part(cx, "boot")?;
     at(&Loc::NONE, boot_part(cx, boot))?;
+    let smp = take_part(cx, "smp")?;
+    smp_part(cx, &smp);
+    if cx.machine.get("memory").is_some_and(|v| !matches!(v, Value::Dict(_))) {
+        return Err(Stop::error(&Loc::NONE, qerr!("Parameter 'memory' used inconsistently")));
+    }
+    let memory = take_part(cx, "memory")?;
+    memory_part(cx, &memory);
+    at(&Loc::NONE, cx.spec.memory.resolve(DEFAULT_RAM).map(drop))?;
     let fw = &mut cx.spec.firmware;
     for (key, slot) in [
         ("kernel", &mut fw.kernel),
@@ -213,7 +207,18 @@ pub fn finish(cx: &mut Cx) -> Res {
         let (model, features) = grammar::cpu(&text);
         CpuSpec { model, features }
     });
-    numa(cx)
+    Ok(())
+}
+
+/// A checked part of the machine's properties.
+fn take_part(cx: &mut Cx, key: &str) -> Res<Dict> {
+    let Some(value) = cx.machine.remove(key) else { return Ok(Dict::new()) };
+    let part = Dict::from_iter([(key.to_string(), value)]);
+    let mut part = at(&Loc::NONE, visit::check(part, &schema::MACHINE_PARTS, Mode::Keyval))?;
+    Ok(match part.remove(key) {
+        Some(Value::Dict(dict)) => dict,
+        _ => Dict::new(),
+    })
 }
 
 /// `-m`: a number without a unit counts MiB.
@@ -224,7 +229,14 @@ fn memory_option(cx: &mut Cx) -> Res {
     if let Some(text) = opts.get("size").filter(|t| !t.is_empty()) {
         let size = parse_size("size", text, Unit::Mebibytes).map_err(|_| qerr!("ram size too large"));
         memory.size = Some(at(&loc, size)?);
+        let hex = text.starts_with("0x") || text.starts_with("0X");
+        if hex {
+            let text = if size::is_hex_with_suffix(text) { text.to_string() } else { format!("{text}M") };
+            let warning = format!("Using a multiplier suffix on hex numbers is deprecated: {text}");
+            cx.warnings.push(crate::report::Report::warning(Loc::NONE, warning));
+        }
     }
+    let memory = &mut cx.spec.memory;
     memory.slots = at(&loc, opts.number("slots"))?;
     memory.maxmem = at(&loc, opts.size("maxmem"))?;
     Ok(())
@@ -306,11 +318,10 @@ fn accels(cx: &mut Cx) -> Res {
         cx.spec.accels.push(AccelSpec { name, props, origin: AccelOrigin::Option, loc });
     }
     if let Some(list) = cx.machine.remove_str("accel") {
-        let names = list.split(':').filter(|n| !n.is_empty());
-        cx.spec.accels.extend(names.map(|n| plain_accel(n, AccelOrigin::Machine)));
-        if cx.spec.accels.is_empty() {
+        if list.is_empty() {
             return Err(Stop::error(&Loc::NONE, qerr!("no accelerator found")));
         }
+        cx.spec.accels.extend(list.split(':').map(|n| plain_accel(n, AccelOrigin::Machine)));
     }
     Ok(())
 }
@@ -330,7 +341,8 @@ pub fn default_accels(cx: &mut Cx, program: &str) {
     cx.spec.accels.push(plain_accel("tcg", AccelOrigin::Default));
 }
 
-fn numa(cx: &mut Cx) -> Res {
+/// `-numa` steps.
+pub fn numa(cx: &mut Cx) -> Res {
     for mut opts in cx.take(&groups::NUMA) {
         let loc = opts.loc.clone();
         // The last CPU of a range may be written with a unit in `mem` only; `mem` counts MiB without one.

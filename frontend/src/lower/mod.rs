@@ -242,6 +242,7 @@ impl Cx {
             return Err(Stop::Help(help));
         }
         run::name(self)?;
+        firmware::early(self)?;
         machine::globals(self)?;
         device::disable_defaults(self);
         display::finish(self)?;
@@ -252,8 +253,10 @@ impl Cx {
         }
         device::fsdevs(self)?;
         machine::finish(self)?;
-        net::finish(self)?;
         block::finish(self)?;
+        run::icount_option(self)?;
+        net::finish(self)?;
+        machine::numa(self)?;
         firmware::finish(self)?;
         device::tpmdevs(self)?;
         chardev::monitors(self)?;

@@ -8,7 +8,7 @@ use rqemu_machine::{qerr, QError, QResult};
 
 use super::{at, is_help, Arg, Cx, Res, Stop};
 use crate::groups;
-use crate::opts::{check_id, Opts};
+use crate::opts::Opts;
 use crate::{json, keyval, HelpRequest};
 
 /// `-netdev`. The newer types (`stream`, `dgram`) take dotted keys, the others flat options.
@@ -17,8 +17,8 @@ pub fn netdev(cx: &mut Cx, arg: &Arg<'_>) -> Res {
         at(&arg.loc, json::parse_object(arg.value))
             .and_then(|d| at(&arg.loc, visit::check(d, &schema::NETDEV, Mode::Json)))?
     } else if is_modern(arg.value) {
-        let parsed = at(&arg.loc, keyval::parse(arg.value, Some("type")))?;
-        at(&arg.loc, visit::check(parsed.dict, &schema::NETDEV, Mode::Keyval))?
+        let dict = at(&arg.loc, keyval::parse_no_help(arg.value, Some("type")))?;
+        at(&arg.loc, visit::check(dict, &schema::NETDEV, Mode::Keyval))?
     } else {
         let opts = cx.opts(&groups::NETDEV, arg.value, &arg.loc)?;
         return cx.add(opts);
@@ -43,11 +43,12 @@ pub fn finish(cx: &mut Cx) -> Res {
         let spec = at(&loc, netdev_spec(dict, &loc))?;
         push_netdev(cx, spec)?;
     }
-    for opts in cx.take(&groups::NETDEV) {
+    for mut opts in cx.take(&groups::NETDEV) {
         if opts.get("type").is_some_and(is_help) {
             return Err(Stop::Help(HelpRequest::Netdev));
         }
         let loc = opts.loc.clone();
+        at(&loc, split_ipv6_net(&mut opts))?;
         let dict = at(&loc, visit::check(with_id(opts), &schema::NETDEV, Mode::Opts))?;
         let spec = at(&loc, netdev_spec(dict, &loc))?;
         push_netdev(cx, spec)?;
@@ -58,6 +59,18 @@ pub fn finish(cx: &mut Cx) -> Res {
     for opts in cx.take(&groups::NET) {
         net_option(cx, opts)?;
     }
+    Ok(())
+}
+
+/// `ipv6-net=prefix[/length]` of user networks as the two options it stands for.
+fn split_ipv6_net(opts: &mut Opts) -> QResult<()> {
+    let Some(net) = opts.take("ipv6-net") else { return Ok(()) };
+    let (prefix, length) = net.split_once('/').unwrap_or((&net, "64"));
+    if prefix.is_empty() || length.parse::<u32>().is_err() {
+        return Err(qerr!("Parameter 'ipv6-prefixlen' expects a number"));
+    }
+    opts.items.push(("ipv6-prefix".into(), prefix.into()));
+    opts.items.push(("ipv6-prefixlen".into(), length.into()));
     Ok(())
 }
 
@@ -76,20 +89,17 @@ fn not_built_in(kind: &str) -> QError {
 
 fn netdev_spec(mut dict: Dict, loc: &Loc) -> QResult<NetdevSpec> {
     let kind = dict.remove_str("type").unwrap_or_default();
-    if kind == "nic" || kind == "none" {
+    if matches!(kind.as_str(), "nic" | "none" | "netmap") {
         return Err(not_built_in(&kind));
     }
     let id = dict.remove_str("id");
-    if let Some(id) = &id {
-        check_id(id)?;
-    }
     Ok(NetdevSpec { kind, id, props: dict, peer: NetPeer::None, loc: loc.clone() })
 }
 
 fn push_netdev(cx: &mut Cx, spec: NetdevSpec) -> Res {
     if let Some(id) = &spec.id {
         if cx.spec.netdevs.iter().any(|n| n.id.as_ref() == Some(id)) {
-            return Err(Stop::error(&spec.loc, qerr!("Duplicate ID '{id}' for netdev")));
+            return Err(Stop::error(&spec.loc, qerr!("Duplicate ID '{id}'")));
         }
     }
     cx.spec.netdevs.push(spec);
@@ -98,6 +108,7 @@ fn push_netdev(cx: &mut Cx, spec: NetdevSpec) -> Res {
 
 /// Checks `-nic`/`-net` text; the type may be missing only where `default` says what it is then.
 fn legacy(mut opts: Opts, default: Option<&str>) -> QResult<Dict> {
+    split_ipv6_net(&mut opts)?;
     if let (None, Some(kind)) = (opts.get("type"), default) {
         opts.items.push(("type".into(), kind.into()));
     }
@@ -119,7 +130,8 @@ fn nic_option(cx: &mut Cx, mut opts: Opts) -> Res {
     if model.as_deref().is_some_and(is_help) {
         return Err(Stop::Help(HelpRequest::NicModels));
     }
-    let mac = opts.take("mac").map(|text| at(&loc, parse_mac(&text))).transpose()?;
+    let multicast = "NIC cannot have multicast MAC address";
+    let mac = opts.take("mac").map(|text| at(&loc, parse_mac(&text, multicast))).transpose()?;
     if too_modern(&opts) {
         return Err(Stop::error(&loc, qerr!("Parameter 'type' is missing")));
     }
@@ -161,7 +173,8 @@ fn net_option(cx: &mut Cx, opts: Opts) -> Res {
 }
 
 fn net_nic(dict: &mut Dict, loc: &Loc) -> QResult<NicSpec> {
-    let mac = dict.remove_str("macaddr").map(|text| parse_mac(&text)).transpose()?;
+    let multicast = "NIC cannot have multicast MAC address (odd 1st byte)";
+    let mac = dict.remove_str("macaddr").map(|text| parse_mac(&text, multicast)).transpose()?;
     let vectors = dict.get_u64("vectors")?.map(|v| v as u32);
     if vectors.is_some_and(|v| v > 0x7ff_ffff) {
         return Err(qerr!("invalid # of vectors: {}", vectors.unwrap_or(0)));
@@ -178,21 +191,22 @@ fn net_nic(dict: &mut Dict, loc: &Loc) -> QResult<NicSpec> {
 }
 
 /// Six hexadecimal numbers with `:` or `-` between, not a multicast address.
-fn parse_mac(text: &str) -> QResult<[u8; 6]> {
+fn parse_mac(text: &str, multicast: &str) -> QResult<[u8; 6]> {
     let mut mac = [0; 6];
     let mut parts = text.split([':', '-']);
     for byte in &mut mac {
         *byte = parts
             .next()
-            .filter(|p| !p.is_empty() && p.len() <= 2)
-            .and_then(|p| u8::from_str_radix(p, 16).ok())
+            .filter(|p| !p.starts_with('+'))
+            .and_then(|p| u32::from_str_radix(p, 16).ok())
+            .map(|v| v as u8)
             .ok_or_else(|| qerr!("invalid syntax for ethernet address"))?;
     }
     if parts.next().is_some() {
         return Err(qerr!("invalid syntax for ethernet address"));
     }
     if mac[0] & 1 != 0 {
-        return Err(qerr!("NIC cannot have multicast MAC address (odd 1st byte)"));
+        return Err(qerr!("{multicast}"));
     }
     Ok(mac)
 }

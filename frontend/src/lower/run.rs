@@ -199,15 +199,16 @@ pub fn echr(cx: &mut Cx, arg: &Arg<'_>) -> Res {
 
 /// `-seed`.
 pub fn seed(cx: &mut Cx, arg: &Arg<'_>) -> Res {
-    let seed = size::parse_u64(arg.value).ok_or_else(|| qerr!("Invalid seed number: {}", arg.value));
+    let seed = size::parse_u64(arg.value).filter(|_| !arg.value.contains('-'));
+    let seed = seed.ok_or_else(|| qerr!("Invalid seed number: {}", arg.value));
     cx.spec.run.seed = Some(at(&arg.loc, seed)?);
     Ok(())
 }
 
 /// `-compat`: only the default policy is kept.
 pub fn compat(_: &mut Cx, arg: &Arg<'_>) -> Res {
-    let parsed = at(&arg.loc, keyval::parse(arg.value, None))?;
-    let policy = at(&arg.loc, visit::check(parsed.dict, &schema::COMPAT, Mode::Keyval))?;
+    let dict = at(&arg.loc, keyval::parse_no_help(arg.value, None))?;
+    let policy = at(&arg.loc, visit::check(dict, &schema::COMPAT, Mode::Keyval))?;
     let other = policy.iter().find(|(_, v)| v.as_str() != Some("accept")).map(|(key, _)| key.to_string());
     match other {
         None => Ok(()),
@@ -266,14 +267,14 @@ fn parse_ranges(text: &str) -> QResult<Vec<(u64, u64)>> {
             let a = size::parse_u64(left).ok_or_else(|| qerr!("Invalid number to the left of {op}"))?;
             let b = size::parse_u64(right).ok_or_else(|| qerr!("Invalid number to the right of {op}"))?;
             let (low, high) = match op {
-                "+" => (a, a.saturating_add(b.saturating_sub(1))),
-                "-" => (a.saturating_sub(b.saturating_sub(1)), a),
-                _ => (a, b),
+                "+" => (Some(a), b.checked_sub(1).and_then(|n| a.checked_add(n))),
+                "-" => (b.checked_sub(1).and_then(|n| a.checked_sub(n)), Some(a)),
+                _ => (Some(a), Some(b)),
             };
-            if low > high || (op != ".." && b == 0) {
-                return Err(qerr!("Invalid range"));
+            match (low, high) {
+                (Some(low), Some(high)) if low <= high => Ok((low, high)),
+                _ => Err(qerr!("Invalid range")),
             }
-            Ok((low, high))
         })
         .collect()
 }
@@ -303,16 +304,21 @@ pub fn process(cx: &mut Cx) -> Res {
         return exclusive("preconfig", "loadvm");
     }
     if run.preconfig && run.incoming.as_ref().is_some_and(|i| i.text != "defer") {
-        return exclusive("preconfig", "incoming");
+        return Err(Stop::error(&Loc::NONE, qerr!("'preconfig' supports '-incoming defer' only")));
     }
     if let Some(opts) = cx.take_merged(&groups::SANDBOX) {
         cx.spec.run.sandbox = at(&opts.loc, sandbox(&opts))?;
     }
+    let iscsi = cx.take(&groups::ISCSI).into_iter().map(plain).collect();
+    cx.spec.iscsi = iscsi;
+    Ok(())
+}
+
+/// `-icount`.
+pub fn icount_option(cx: &mut Cx) -> Res {
     if let Some(opts) = cx.take_merged(&groups::ICOUNT) {
         cx.spec.run.icount = at(&opts.loc, icount(&opts))?;
     }
-    let iscsi = cx.take(&groups::ISCSI).into_iter().map(plain).collect();
-    cx.spec.iscsi = iscsi;
     Ok(())
 }
 
@@ -350,7 +356,7 @@ fn icount(opts: &Opts) -> QResult<Option<IcountSpec>> {
         None => None,
         Some("record" | "replay") => {
             let mode = opts.string("rr").unwrap_or_default();
-            let Some(file) = opts.string("rrfile").filter(|f| !f.is_empty()) else {
+            let Some(file) = opts.string("rrfile") else {
                 return Err(qerr!("File name not specified for replay"));
             };
             Some((mode, file, opts.string("rrsnapshot")))
@@ -369,9 +375,6 @@ fn icount(opts: &Opts) -> QResult<Option<IcountSpec>> {
     };
     if align && !sleep {
         return Err(qerr!("align=on and sleep=off are incompatible"));
-    }
-    if shift.is_none() && !sleep {
-        return Err(qerr!("shift=auto and sleep=off are incompatible"));
     }
     Ok(Some(IcountSpec { shift, align, sleep, rr }))
 }

@@ -108,7 +108,7 @@ pub static SOCKET_ADDRESS: Struct = Struct {
     }),
 };
 
-/// Names of network backends: `netmap` is not built in, as in Debian's binary.
+/// Names of network backends.
 const NET_TYPES: &[&str] = &[
     "none",
     "nic",
@@ -121,6 +121,7 @@ const NET_TYPES: &[&str] = &[
     "vde",
     "bridge",
     "hubport",
+    "netmap",
     "vhost-user",
     "vhost-vdpa",
 ];
@@ -160,6 +161,7 @@ static NET_BRANCHES: Tag = Tag {
         ("vde", &[opt("sock", Str), opt("port", int(&U16)), opt("group", Str), opt("mode", int(&U16))]),
         ("bridge", &[opt("br", Str), opt("helper", Str)]),
         ("hubport", &[need("hubid", int(&I32)), opt("netdev", Str)]),
+        ("netmap", &[need("ifname", Str), opt("devname", Str)]),
         ("vhost-user", &[need("chardev", Str), opt("vhostforce", Bool), opt("queues", int(&I64))]),
         (
             "vhost-vdpa",

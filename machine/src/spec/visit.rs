@@ -126,6 +126,10 @@ fn to_str(value: Value) -> Value {
 }
 
 fn convert(value: Value, kind: &Kind, mode: Mode, name: &str, full: &str) -> QResult<Value> {
+    let nested = matches!(value, Value::Dict(_) | Value::List(_));
+    if mode == Mode::Keyval && nested && !matches!(kind, Kind::Any | Kind::Struct(_) | Kind::List(_)) {
+        return Err(qerr!("Parameters '{full}.*' are unexpected"));
+    }
     match kind {
         Kind::Any => Ok(value),
         Kind::Str => match value {
@@ -181,6 +185,7 @@ impl Int {
 fn convert_int(value: &Value, int: &Int, mode: Mode, name: &str, full: &str) -> QResult<Value> {
     let wide = match value {
         Value::Text(s) if int.signed() => size::parse_i64(s).map(i128::from),
+        Value::Text(s) if mode == Mode::Opts && s.contains('-') => None,
         Value::Text(s) => size::parse_u64(s).map(i128::from),
         Value::Int(v) if int.signed() => Some(i128::from(*v)),
         // As in C: a negative number is taken for a huge one, which the bounds then refuse.
