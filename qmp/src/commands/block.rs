@@ -5,8 +5,8 @@ use crate::qapi_struct;
 use crate::types::{Empty, Made, Raw};
 use rqemu_block::{query, BlockBackend};
 use rqemu_machine::builder::block_error;
-use rqemu_machine::device::DevId;
-use rqemu_machine::{qerr, ErrorClass, QError, QResult};
+use rqemu_machine::device::{BlockFrontend, Cx, DevId};
+use rqemu_machine::{qerr, QError, QResult};
 use serde_json::{json, Map, Value};
 use std::sync::Arc;
 
@@ -105,6 +105,21 @@ qapi_struct! {
         /// New size in bytes.
         size: i64,
     }
+    /// Data of `BLOCK_IO_ERROR`.
+    pub struct BlockIoError {
+        /// Drive.
+        device: String,
+        /// Node.
+        node_name: Option<String>,
+        /// `read` or `write`.
+        operation: String,
+        /// What is done about it: `ignore`, `report` or `stop`.
+        action: String,
+        /// The disk is full.
+        nospace: Option<bool>,
+        /// In words.
+        reason: String,
+    }
     /// Arguments of `eject`.
     pub struct Eject {
         /// Drive.
@@ -131,41 +146,92 @@ pub(super) fn query_named_block_nodes(
     Ok(cx.m.block.query_named_nodes(args.flat.unwrap_or(false)).into())
 }
 
-/// The device that uses a drive, by the name that it gave.
-pub(crate) fn user(cx: &MonitorCx<'_, '_>, drive: &BlockBackend) -> Option<(DevId, String)> {
-    let who = drive.attached_to()?;
-    let tree = &cx.m.tree;
-    let found = tree.iter().find(|d| tree.path(d.id) == who || d.user_id() == Some(who.as_str()))?;
-    // A device without an id is named by its path.
-    Some((found.id, who))
+/// A drive and the device that uses it, with the name that QMP gives the device.
+pub(crate) struct Drive {
+    pub(crate) backend: BlockBackend,
+    pub(crate) user: Option<(DevId, String)>,
 }
 
-/// What the device says about its medium: removable, tray open.
-fn medium(cx: &mut MonitorCx<'_, '_>, dev: Option<DevId>) -> (bool, Option<bool>) {
-    let Some(dev) = dev else { return (true, None) };
-    let facts = cx.m.with_dev(dev, |d, _| d.block().map(|b| (b.removable(), b.tray_open())));
-    facts.flatten().unwrap_or((false, None))
+/// All drives: named ones in the order in which they were made, then those that devices have made for themselves.
+pub(crate) fn drives(cx: &mut MonitorCx<'_, '_>) -> Vec<Drive> {
+    let mut list: Vec<Drive> =
+        cx.m.block.drives().into_iter().map(|backend| Drive { backend, user: None }).collect();
+    for dev in cx.m.tree.ids() {
+        let backend = cx.m.with_dev(dev, |d, _| d.block().and_then(|b| b.backend())).flatten();
+        let Some(backend) = backend else { continue };
+        let path = cx.m.tree.path(dev);
+        let who = backend.attached_to().unwrap_or(path);
+        match list.iter_mut().find(|d| d.backend.same(&backend)) {
+            Some(d) => d.user = Some((dev, who)),
+            None => list.push(Drive { backend, user: Some((dev, who)) }),
+        }
+    }
+    list
+}
+
+/// What a device says about its medium.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    pub(crate) removable: bool,
+    pub(crate) locked: bool,
+    pub(crate) tray_open: Option<bool>,
+}
+
+impl Drive {
+    /// Device.
+    pub(crate) fn dev(&self) -> Option<DevId> {
+        self.user.as_ref().map(|u| u.0)
+    }
+
+    /// State of the medium; a drive that no device uses may be changed.
+    pub(crate) fn facts(&self, cx: &mut MonitorCx<'_, '_>) -> Facts {
+        let free = Facts { removable: true, locked: false, tray_open: None };
+        let Some(dev) = self.dev() else { return free };
+        let facts = cx.m.with_dev(dev, |d, _| {
+            d.block().map(|b| Facts {
+                removable: b.removable(),
+                locked: b.locked(),
+                tray_open: b.tray_open(),
+            })
+        });
+        facts.flatten().unwrap_or(Facts { removable: false, ..free })
+    }
+
+    /// Calls the device's side of the drive.
+    pub(crate) fn with_frontend(
+        &self,
+        cx: &mut MonitorCx<'_, '_>,
+        f: impl FnOnce(&mut dyn BlockFrontend, &mut Cx<'_>),
+    ) {
+        if let Some(dev) = self.dev() {
+            cx.m.with_dev(dev, |d, cx| {
+                if let Some(b) = d.block() {
+                    f(b, cx);
+                }
+            });
+        }
+    }
 }
 
 pub(crate) fn query_block(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Made<Vec<BlockInfo>>> {
     let mut list = Vec::new();
-    for drive in cx.m.block.drives() {
-        let user = user(cx, &drive);
-        let (removable, tray) = medium(cx, user.as_ref().map(|u| u.0));
+    for drive in drives(cx) {
+        let facts = drive.facts(cx);
+        let backend = &drive.backend;
         let mut m = Map::new();
-        if user.is_some() && drive.has_medium() {
+        if drive.user.is_some() && (backend.has_medium() || facts.removable) {
             m.insert("io-status".into(), "ok".into());
         }
-        m.insert("device".into(), drive.name().into());
-        m.insert("locked".into(), false.into());
-        m.insert("removable".into(), removable.into());
-        if let Some(root) = drive.root() {
-            m.insert("inserted".into(), query::device_info(&root, drive.write_cache(), false));
+        m.insert("device".into(), backend.name().into());
+        m.insert("locked".into(), facts.locked.into());
+        m.insert("removable".into(), facts.removable.into());
+        if let Some(root) = backend.root() {
+            m.insert("inserted".into(), query::device_info(&root, backend.write_cache(), false));
         }
-        if let Some((_, who)) = user {
-            m.insert("qdev".into(), who.into());
+        if let Some((_, who)) = &drive.user {
+            m.insert("qdev".into(), who.as_str().into());
         }
-        if let Some(open) = tray {
+        if let Some(open) = facts.tray_open {
             m.insert("tray_open".into(), open.into());
         }
         m.insert("type".into(), "unknown".into());
@@ -182,9 +248,9 @@ pub(crate) fn query_blockstats(
         return Ok(cx.m.block.query_node_stats().into());
     }
     let mut list = Vec::new();
-    for drive in cx.m.block.drives() {
-        let mut stats = query::backend_stats(&drive);
-        if let (Some((_, who)), Some(map)) = (user(cx, &drive), stats.as_object_mut()) {
+    for drive in drives(cx) {
+        let mut stats = query::backend_stats(&drive.backend);
+        if let (Some((_, who)), Some(map)) = (&drive.user, stats.as_object_mut()) {
             map.insert("qdev".into(), json!(who));
         }
         list.push(stats);
@@ -194,18 +260,19 @@ pub(crate) fn query_blockstats(
 
 /// A drive by its name, or by the id or path of the device that uses it.
 pub(crate) fn find_drive(
-    cx: &MonitorCx<'_, '_>,
+    cx: &mut MonitorCx<'_, '_>,
     device: Option<&str>,
     id: Option<&str>,
-) -> QResult<BlockBackend> {
-    let missing = |name: &str| QError::new(ErrorClass::DeviceNotFound, format!("Device '{name}' not found"));
+) -> QResult<Drive> {
     match (device, id) {
-        (Some(name), None) => cx.m.block.find_drive(name).ok_or_else(|| missing(name)),
+        (Some(name), None) => {
+            let missing = || QError::device_not_found(name);
+            drives(cx).into_iter().find(|d| d.backend.name() == name).ok_or_else(missing)
+        }
         (None, Some(id)) => {
             let dev = super::device::find(cx, id)?;
-            let drives = cx.m.block.drives();
-            let found = drives.into_iter().find(|d| user(cx, d).is_some_and(|u| u.0 == dev));
-            found.ok_or_else(|| qerr!("Device does not have a block device backend"))
+            let missing = || qerr!("Device does not have a block device backend");
+            drives(cx).into_iter().find(|d| d.dev() == Some(dev)).ok_or_else(missing)
         }
         _ => Err(qerr!("Need exactly one of 'device' and 'id'")),
     }
@@ -223,54 +290,10 @@ pub(crate) fn block_resize(cx: &mut MonitorCx<'_, '_>, args: BlockResize) -> QRe
     })?;
     let size = u64::try_from(args.size).map_err(|_| qerr!("Parameter 'size' expects a >0 size"))?;
     node.truncate(size).map_err(block_error)?;
-    let drives = cx.m.block.drives();
-    for drive in drives.iter().filter(|d| d.root().is_some_and(|r| Arc::ptr_eq(&r, &node))) {
-        if let Some((dev, _)) = user(cx, drive) {
-            cx.m.with_dev(dev, |d, cx| {
-                if let Some(b) = d.block() {
-                    b.resized(cx);
-                }
-            });
+    for drive in drives(cx) {
+        if drive.backend.root().is_some_and(|r| Arc::ptr_eq(&r, &node)) {
+            drive.with_frontend(cx, |b, cx| b.resized(cx));
         }
     }
     Ok(())
-}
-
-pub(crate) fn eject(cx: &mut MonitorCx<'_, '_>, args: Eject) -> QResult<()> {
-    let drive = find_drive(cx, args.device.as_deref(), args.id.as_deref())?;
-    let user = user(cx, &drive);
-    let (removable, tray) = medium(cx, user.as_ref().map(|u| u.0));
-    if !removable {
-        return Err(qerr!("Device '{}' is not removable", drive.name()));
-    }
-    let Some((dev, _)) = user else {
-        drive.eject();
-        return Ok(());
-    };
-    let force = args.force == Some(true);
-    if tray == Some(false) {
-        with_block(cx, dev, |b, cx| b.eject_request(cx, force));
-        let (_, now) = medium(cx, Some(dev));
-        if now == Some(false) {
-            let name = drive.name();
-            return Err(qerr!(
-                "Device '{name}' is locked and force was not specified, wait for tray to open and try again"
-            ));
-        }
-    }
-    drive.eject();
-    with_block(cx, dev, |b, cx| b.media_changed(cx, false));
-    Ok(())
-}
-
-fn with_block(
-    cx: &mut MonitorCx<'_, '_>,
-    dev: DevId,
-    f: impl FnOnce(&mut dyn rqemu_machine::device::BlockFrontend, &mut rqemu_machine::device::Cx<'_>),
-) {
-    cx.m.with_dev(dev, |d, cx| {
-        if let Some(b) = d.block() {
-            f(b, cx);
-        }
-    });
 }

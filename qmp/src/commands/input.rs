@@ -104,6 +104,17 @@ qapi_struct! {
         /// Events.
         events: Vec<InputEvent>,
     }
+    /// Element of `query-mice`.
+    pub struct MouseInfo {
+        /// Name.
+        name: String,
+        /// Number.
+        index: i64,
+        /// It gets the events.
+        current: bool,
+        /// It reports positions.
+        absolute: bool,
+    }
     /// Arguments of `screendump`.
     pub struct Screendump {
         /// File.
@@ -299,4 +310,27 @@ fn write_png(out: impl Write, p: &Picture) -> std::io::Result<()> {
     let mut writer = encoder.write_header()?;
     writer.write_image_data(&p.rgb)?;
     Ok(writer.finish()?)
+}
+
+pub(crate) fn query_mice(cx: &mut MonitorCx<'_, '_>, _: crate::types::Empty) -> QResult<Vec<MouseInfo>> {
+    let mut list = Vec::new();
+    for (index, id) in cx.m.tree.ids().into_iter().enumerate() {
+        let kinds = cx.m.with_dev(id, |d, _| d.input().map(|i| i.takes())).flatten();
+        let Some(kinds) = kinds.filter(|k| k.rel || k.abs) else { continue };
+        let class = cx.m.tree.get(id).map_or("", |d| d.class.name);
+        // The keyboard controller is the mouse's device here.
+        let name = match class {
+            "i8042" | "ps2-mouse" => "QEMU PS/2 Mouse",
+            "usb-tablet" => "QEMU HID Tablet",
+            "usb-mouse" => "QEMU HID Mouse",
+            other => other,
+        };
+        list.push(MouseInfo { name: name.into(), index: index as i64, current: false, absolute: kinds.abs });
+    }
+    // The youngest one gets the events and stands first.
+    list.reverse();
+    if let Some(first) = list.first_mut() {
+        first.current = true;
+    }
+    Ok(list)
 }

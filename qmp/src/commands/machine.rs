@@ -42,6 +42,35 @@ qapi_struct! {
         /// The machine can wake up from suspend.
         wakeup_suspend_support: bool,
     }
+    /// Element of `query-iothreads`.
+    pub struct IOThreadInfo {
+        /// Id.
+        id: String,
+        /// Host thread.
+        thread_id: i64,
+    }
+    /// Element of `query-jobs`.
+    pub struct JobInfo {
+        /// Id.
+        id: String,
+        /// Kind.
+        type_ as "type": String,
+        /// State.
+        status: String,
+        /// Work done.
+        current_progress: i64,
+        /// Work in all.
+        total_progress: i64,
+        /// Why it failed.
+        error: Option<String>,
+    }
+    /// Element of `query-migrate-capabilities`.
+    pub struct MigrationCapabilityStatus {
+        /// Capability.
+        capability: String,
+        /// It is on.
+        state: bool,
+    }
     /// Element of `query-machines`.
     pub struct MachineInfo {
         /// Name.
@@ -111,4 +140,22 @@ pub(super) fn query_machines(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec
         default_ram_id: m.default_ram_id.map(Into::into),
     };
     Ok(MACHINES.iter().map(one).collect())
+}
+
+/// There are no iothreads: `object-add` makes none.
+pub(super) fn query_iothreads(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<IOThreadInfo>> {
+    Ok(Vec::new())
+}
+
+/// There are no jobs: no command starts one.
+pub(super) fn query_jobs(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<JobInfo>> {
+    Ok(Vec::new())
+}
+
+/// Migration has no capability that could be switched.
+pub(super) fn query_migrate_capabilities(
+    _: &mut MonitorCx<'_, '_>,
+    _: Empty,
+) -> QResult<Vec<MigrationCapabilityStatus>> {
+    Ok(Vec::new())
 }

@@ -19,6 +19,34 @@ qapi_struct! {
         /// RAM plugged since.
         plugged_memory: Option<u64>,
     }
+    /// Element of `query-memdev`.
+    pub struct Memdev {
+        /// Id.
+        id: Option<String>,
+        /// Bytes.
+        size: u64,
+        /// Pages may be merged with equal ones.
+        merge: bool,
+        /// It goes into core dumps.
+        dump: bool,
+        /// All of it was touched at start.
+        prealloc: bool,
+        /// Other processes can map it.
+        share: bool,
+        /// Swap space is reserved.
+        reserve: Option<bool>,
+        /// Host nodes that it may come from.
+        host_nodes: Vec<u16>,
+        /// How they are used.
+        policy: String,
+    }
+    /// Element of `query-memory-devices`.
+    pub struct MemoryDeviceInfo {
+        /// Kind.
+        type_ as "type": String,
+        /// Facts about it.
+        data: serde_json::Value,
+    }
     /// Arguments of `memsave`.
     pub struct Memsave {
         /// Virtual address.
@@ -97,4 +125,24 @@ pub(crate) fn memsave(cx: &mut MonitorCx<'_, '_>, args: Memsave) -> QResult<()> 
         super::paging::read_virtual(cx, &regs, addr, buf)
             .map_err(|_| qerr!("Invalid addr 0x{:016x}/size {size} specified", addr))
     })
+}
+
+/// Memory modules cannot be plugged, so there are none.
+pub(super) fn query_memory_devices(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<MemoryDeviceInfo>> {
+    Ok(Vec::new())
+}
+
+pub(crate) fn query_memdev(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<Memdev>> {
+    let main = cx.m.main_ram.iter().map(|ram| Memdev {
+        id: Some(ram.name().into()),
+        size: ram.len(),
+        merge: true,
+        dump: true,
+        prealloc: false,
+        share: false,
+        reserve: Some(true),
+        host_nodes: Vec::new(),
+        policy: "default".into(),
+    });
+    Ok(main.collect())
 }

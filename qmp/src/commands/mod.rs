@@ -8,6 +8,7 @@ pub(crate) mod fd;
 pub(crate) mod input;
 pub(crate) mod keys;
 pub(crate) mod machine;
+pub(crate) mod medium;
 pub(crate) mod memory;
 mod monitor;
 pub(crate) mod paging;
@@ -22,7 +23,12 @@ commands! {
     "add-fd" => fd::add_fd;
     "block_resize" => block::block_resize;
     "blockdev-add" => block::blockdev_add;
+    "blockdev-change-medium" => medium::blockdev_change_medium;
+    "blockdev-close-tray" => medium::blockdev_close_tray;
     "blockdev-del" => block::blockdev_del;
+    "blockdev-insert-medium" => medium::blockdev_insert_medium;
+    "blockdev-open-tray" => medium::blockdev_open_tray;
+    "blockdev-remove-medium" => medium::blockdev_remove_medium;
     "chardev-remove" => chardev::chardev_remove;
     "chardev-send-break" => chardev::chardev_send_break;
     "closefd" => fd::closefd;
@@ -30,6 +36,7 @@ commands! {
     "device-list-properties" => qom::device_list_properties;
     "device_add" => device::device_add { features: &["json-cli", "json-cli-hotplug"] };
     "device_del" => device::device_del;
+    "eject" => medium::eject;
     "getfd" => fd::getfd;
     "human-monitor-command" => monitor::human_monitor_command { features: &["savevm-monitor-nodes"] };
     "input-send-event" => input::input_send_event;
@@ -50,9 +57,15 @@ commands! {
     "query-current-machine" => machine::query_current_machine;
     "query-fdsets" => fd::query_fdsets;
     "query-hotpluggable-cpus" => cpu::query_hotpluggable_cpus;
+    "query-iothreads" => machine::query_iothreads;
+    "query-jobs" => machine::query_jobs;
     "query-kvm" => machine::query_kvm;
     "query-machines" => machine::query_machines;
+    "query-memdev" => memory::query_memdev;
+    "query-memory-devices" => memory::query_memory_devices;
     "query-memory-size-summary" => memory::query_memory_size_summary;
+    "query-mice" => input::query_mice;
+    "query-migrate-capabilities" => machine::query_migrate_capabilities;
     "query-name" => machine::query_name;
     "query-named-block-nodes" => block::query_named_block_nodes;
     "query-pci" => pci::query_pci;
@@ -73,7 +86,9 @@ commands! {
 }
 
 events! {
+    "BLOCK_IO_ERROR" => block::BlockIoError;
     "DEVICE_DELETED" => device::DeviceDeleted;
+    "DEVICE_TRAY_MOVED" => medium::TrayMoved;
     "POWERDOWN" => Empty;
     "RESET" => run::ResetEvent;
     "RESUME" => Empty;

@@ -1,15 +1,18 @@
 //! Our monitors and QEMU's, on a unix socket each.
 #![allow(dead_code)]
 
+use rqemu_machine::builder;
 use rqemu_machine::event_loop::EventLoop;
 use rqemu_machine::shared::Shared;
-use rqemu_machine::spec::{ChardevBackend, ChardevSpec, Loc, SocketAddress, SocketChardev};
+use rqemu_machine::spec::{AccelOrigin, AccelSpec, ChardevBackend, ChardevSpec, Dict, Loc};
+use rqemu_machine::spec::{SocketAddress, SocketChardev, VmSpec};
 use rqemu_machine::Machine;
 use rqemu_qmp::monitors::{Monitors, NoEnv};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,6 +23,14 @@ pub enum Kind {
     Qmp,
     Pretty,
     Hmp,
+}
+
+struct Quiet;
+
+impl builder::Messages for Quiet {
+    fn warning(&mut self, _: &str) {}
+    fn info(&mut self, _: &str) {}
+    fn out(&mut self, _: &str) {}
 }
 
 enum Running {
@@ -37,10 +48,32 @@ pub struct Server {
 impl Server {
     /// Our own, on a machine without devices.
     pub fn ours(kind: Kind) -> Self {
+        let mut m = Machine::new();
+        let event_loop = EventLoop::new(&mut m).unwrap();
+        Self::start(Shared::new(m), event_loop, kind)
+    }
+
+    /// Our own, on a stopped `pc` with two CPUs under KVM.
+    pub fn pc(kind: Kind) -> Self {
+        let mut spec = VmSpec::default();
+        spec.machine.kind = Some("pc".into());
+        spec.name.guest = Some("foo".into());
+        spec.smp.cpus = Some(2);
+        spec.memory.size = Some(64 << 20);
+        spec.accels.push(AccelSpec {
+            name: "kvm".into(),
+            props: Dict::new(),
+            origin: AccelOrigin::Option,
+            loc: Loc::NONE,
+        });
+        spec.run.start_stopped = true;
+        let built = builder::build(&mut spec, &mut Quiet).unwrap();
+        Self::start(built.shared, built.event_loop, kind)
+    }
+
+    fn start(shared: Arc<Shared>, mut event_loop: EventLoop, kind: Kind) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m");
-        let mut m = Machine::new();
-        let mut event_loop = EventLoop::new(&mut m).unwrap();
         let addr = SocketAddress::Unix { path: path.to_str().unwrap().into(), abstract_: None, tight: None };
         let mut socket = SocketChardev::new(addr);
         socket.server = Some(true);
@@ -52,10 +85,9 @@ impl Server {
             logappend: false,
             loc: Loc::default(),
         };
-        let chr = m.add_chardev(&spec, &mut |_| {}).unwrap();
-        let shared = Shared::new(m);
         let mut monitors = Monitors::new(Box::new(NoEnv));
         let mut lock = shared.lock();
+        let chr = lock.add_chardev(&spec, &mut |_| {}).unwrap();
         match kind {
             Kind::Qmp => monitors.add_qmp(&mut lock, chr, false),
             Kind::Pretty => monitors.add_qmp(&mut lock, chr, true),
@@ -132,13 +164,14 @@ impl Drop for Server {
                 if std::thread::panicking() {
                     return;
                 }
-                if let Some(mut stream) = connect(&self.path) {
+                let stream = connect(&self.path).map(|mut stream| {
                     let _ = stream.write_all(b"{'execute': 'qmp_capabilities'}{'execute': 'quit'}\nquit\n");
-                    let _ = stream.read_to_end(&mut Vec::new());
-                }
+                    stream
+                });
                 if let Some(thread) = thread.take() {
                     thread.join().unwrap();
                 }
+                drop(stream);
             }
         }
     }

@@ -1,9 +1,10 @@
 //! Drives and images.
 
-use crate::commands::block;
+use crate::commands::{block, medium};
 use crate::hmp::{Args, HmpCx};
 use crate::types::{Empty, ToQapi};
 use rqemu_machine::machine::Machine;
+use rqemu_machine::qerr;
 use serde_json::Value;
 
 pub(super) fn block_resize(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
@@ -18,7 +19,30 @@ pub(super) fn block_resize(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
 
 pub(super) fn eject(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
     let a = block::Eject { device: Some(args.str("device").into()), id: None, force: Some(args.flag("-f")) };
-    let result = block::eject(h.cx, a);
+    let result = medium::eject(h.cx, a);
+    h.report(result);
+}
+
+pub(super) fn change(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
+    let mode = match args.opt_str("read-only-mode") {
+        None => None,
+        Some(name) => match medium::ChangeReadOnly::by_name(name) {
+            Some(mode) => Some(mode),
+            None => {
+                h.report::<()>(Err(qerr!("invalid parameter value: {name}")));
+                return;
+            }
+        },
+    };
+    let a = medium::ChangeMedium {
+        device: Some(args.str("device").into()),
+        id: None,
+        filename: args.str("target").into(),
+        format: args.opt_str("format").map(Into::into),
+        force: Some(args.flag("-f")),
+        read_only_mode: mode,
+    };
+    let result = medium::blockdev_change_medium(h.cx, a);
     h.report(result);
 }
 
@@ -103,12 +127,8 @@ fn one(h: &mut HmpCx<'_, '_, '_>, drive: Option<&Value>, node: Option<&Value>, v
         }
         if yes(drive, "removable") {
             let locked = if yes(drive, "locked") { "" } else { "not " };
-            let tray = match drive.get("tray_open").and_then(Value::as_bool) {
-                Some(true) => ", tray open",
-                Some(false) => ", tray closed",
-                None => "",
-            };
-            h.line(format!("    Removable device: {locked}locked{tray}"));
+            let tray = if yes(drive, "tray_open") { "open" } else { "closed" };
+            h.line(format!("    Removable device: {locked}locked, tray {tray}"));
         }
     }
     let Some(node) = node else { return };

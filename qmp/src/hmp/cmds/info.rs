@@ -1,6 +1,6 @@
 //! Short `info` commands.
 
-use crate::commands::{chardev as chardevs, cpu, machine, memory, pci as pcis};
+use crate::commands::{chardev as chardevs, cpu, input, machine, memory, pci as pcis};
 use crate::hmp::{Args, HmpCx};
 use crate::types::Empty;
 use crate::version;
@@ -171,4 +171,34 @@ fn region(h: &mut HmpCx<'_, '_, '_>, r: &pcis::PciMemoryRegion) {
     let bits = if r.mem_type_64 == Some(true) { 64 } else { 32 };
     let prefetch = if r.prefetch == Some(true) { " prefetchable" } else { "" };
     h.line(format!("      BAR{}: {bits} bit{prefetch} memory at 0x{first:08x} [0x{last:08x}].", r.bar));
+}
+
+pub(super) fn mice(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
+    let list = input::query_mice(h.cx, Empty).unwrap_or_default();
+    if list.is_empty() {
+        h.line("No mouse devices connected");
+    }
+    for mouse in list {
+        let mark = if mouse.current { '*' } else { ' ' };
+        let absolute = if mouse.absolute { " (absolute)" } else { "" };
+        h.line(format!("{mark} Mouse #{}: {}{absolute}", mouse.index, mouse.name));
+    }
+}
+
+pub(super) fn memdev(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
+    for m in memory::query_memdev(h.cx, Empty).unwrap_or_default() {
+        h.line(format!("memory backend: {}", m.id.unwrap_or_default()));
+        h.line(format!("  size:  {}", m.size));
+        h.line(format!("  merge: {}", m.merge));
+        h.line(format!("  dump: {}", m.dump));
+        h.line(format!("  prealloc: {}", m.prealloc));
+        h.line(format!("  share: {}", m.share));
+        if let Some(reserve) = m.reserve {
+            h.line(format!("  reserve: {reserve}"));
+        }
+        h.line(format!("  policy: {}", m.policy));
+        let nodes: Vec<String> = m.host_nodes.iter().map(u16::to_string).collect();
+        h.line(format!("  host nodes: {}", nodes.join(" ")));
+        h.line("");
+    }
 }

@@ -35,6 +35,13 @@ pub static COMMANDS: &[HmpCommand] = &[
         "change the size of an image",
         block::block_resize,
     ),
+    cmd(
+        "change",
+        &[Block("device"), Flag("-f"), File("target"), OptStr("format"), OptStr("read-only-mode")],
+        "device [-f] filename [format [read-only-mode]]",
+        "put another medium into a drive (-f: even if the guest has locked the tray)",
+        block::change,
+    ),
     cmd("chardev-remove", &[Str("id")], "id", "remove a character device", dev::chardev_remove),
     cmd(
         "chardev-send-break",
@@ -193,7 +200,9 @@ pub static INFO: &[HmpCommand] = &[
     cmd("history", &[], "", "show the lines that were typed", info::history),
     cmd("hotpluggable-cpus", &[], "", "show CPUs that are or can be plugged", info::hotpluggable_cpus),
     cmd("kvm", &[], "", "show whether KVM is used", info::kvm),
+    cmd("memdev", &[], "", "show memory backends", info::memdev),
     cmd("memory_size_summary", &[], "", "show how much RAM there is", info::memory_size_summary),
+    cmd("mice", &[], "", "show pointers and which one gets the events", info::mice),
     cmd(
         "mtree",
         &[Flag("-f"), Flag("-d"), Flag("-o"), Flag("-D")],

@@ -276,6 +276,12 @@ impl BlockFrontend for IdeDrive {
     fn tray_open(&self) -> Option<bool> {
         self.tray.as_ref().map(|t| t.open.load(Ordering::Relaxed))
     }
+    fn locked(&self) -> bool {
+        self.tray.as_ref().is_some_and(|t| t.locked.load(Ordering::Relaxed))
+    }
+    fn backend(&self) -> Option<BlockBackend> {
+        Some(self.backend.clone())
+    }
     fn eject_request(&mut self, cx: &mut Cx<'_>, force: bool) {
         if self.tray.is_some() {
             self.with_drive(cx, |d, cx, port| d.eject_requested(cx, port, force));
