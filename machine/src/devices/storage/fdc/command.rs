@@ -160,11 +160,8 @@ impl Fdc {
                 let current = self.current;
                 let d = self.drive();
                 d.head = head;
-                let v = 0x28
-                    | u8::from(d.read_only()) << 6
-                    | u8::from(d.track == 0) << 4
-                    | head << 2
-                    | current;
+                let v =
+                    0x28 | u8::from(d.read_only()) << 6 | u8::from(d.track == 0) << 4 | head << 2 | current;
                 self.reply(&[v]);
             }
             _ => self.execute_setup(),
@@ -272,8 +269,7 @@ impl Fdc {
         } else if !self.irq_level {
             return self.reply(&[st::INVALID]);
         } else {
-            let head = self.drive().head;
-            (self.st0 & !7) | head << 2 | self.current
+            (self.st0 & !7) | self.current
         };
         let track = self.drive().track;
         let pending = self.reset_sense;
@@ -319,15 +315,7 @@ impl Fdc {
         if let Some(st1) = fail {
             // The result shows what was asked for.
             let current = self.current;
-            self.reply(&[
-                st::ABNORMAL | self.arg(1) & 4 | current,
-                st1,
-                0,
-                track,
-                head,
-                sector,
-                2,
-            ]);
+            self.reply(&[st::ABNORMAL | self.arg(1) & 4 | current, st1, 0, track, head, sector, 2]);
             self.raise(cx);
             self.st0 = self.arg(0);
             return false;
@@ -518,9 +506,8 @@ impl Fdc {
     fn scan(&self, disk: &[u8], host: &[u8]) -> Option<u8> {
         match (host.cmp(disk), self.transfer) {
             (std::cmp::Ordering::Equal, _) => Some(st::ST2_SCAN_HIT),
-            (std::cmp::Ordering::Less, Transfer::ScanLow) | (std::cmp::Ordering::Greater, Transfer::ScanHigh) => {
-                Some(0)
-            }
+            (std::cmp::Ordering::Less, Transfer::ScanLow)
+            | (std::cmp::Ordering::Greater, Transfer::ScanHigh) => Some(0),
             _ => None,
         }
     }

@@ -124,11 +124,8 @@ impl DeviceClass for FloppyProps {
             return Err(qerr!("Physical and logical block size must be 512 for floppy"));
         }
         let who = blk::device_name(cx);
-        let how = rqemu_block::Attach {
-            read_only: backend.read_only(),
-            share_rw: self.share_rw,
-            resizable: false,
-        };
+        let how =
+            rqemu_block::Attach { read_only: backend.read_only(), share_rw: self.share_rw, resizable: false };
         blk::attach(&backend, &who, how)?;
         blk::write_cache(&backend, self.write_cache);
         self.drive_type = self.choose_type(cx, unit, &backend);
