@@ -555,7 +555,7 @@ impl DmaClient for Fdc {
                 }
             }
             self.done += n;
-            if self.done as usize % SECTOR == 0 && !self.next_sector() {
+            if (self.done as usize).is_multiple_of(SECTOR) && !self.next_sector() {
                 break;
             }
         }
