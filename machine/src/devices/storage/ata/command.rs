@@ -290,7 +290,7 @@ impl Drive {
 
     /// SET FEATURES 03h: transfer mode in the sector count register.
     fn set_transfer_mode(&mut self) -> Outcome {
-        let n = self.tf.nsector as u8;
+        let n = self.tf.nsector;
         let active = 1u16 << (n & 7);
         let (single, multiword, ultra) = match n >> 3 {
             0 | 1 => (0, 0, 0), // PIO, without and with flow control

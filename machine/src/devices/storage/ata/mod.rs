@@ -338,7 +338,9 @@ impl Drive {
     /// Widens the sector count to what it stands for.
     fn widen_count(&mut self, lba48: bool) {
         self.lba48 = lba48;
-        let low = self.tf.nsector & 0xff;
+        // A host that does not write the register again finds the count where the last command left it, with the part
+        // above the register (as QEMU has it).
+        let low = self.tf.nsector;
         self.tf.nsector = match (lba48, u32::from(self.tf.hob_nsector) << 8 | low) {
             (true, 0) => 65536,
             (true, n) => n,

@@ -269,8 +269,7 @@ impl Fdc {
         } else if !self.irq_level {
             return self.reply(&[st::INVALID]);
         } else {
-            let head = self.drive().head;
-            (self.st0 & !7) | head << 2 | self.current
+            (self.st0 & !7) | self.current
         };
         let track = self.drive().track;
         let pending = self.reset_sense;
@@ -556,7 +555,7 @@ impl DmaClient for Fdc {
                 }
             }
             self.done += n;
-            if self.done as usize % SECTOR == 0 && !self.next_sector() {
+            if (self.done as usize).is_multiple_of(SECTOR) && !self.next_sector() {
                 break;
             }
         }

@@ -132,7 +132,6 @@ pub enum Seek {
 }
 
 /// One position on the floppy bus.
-#[derive(Default)]
 pub struct FloppyDrive {
     /// Backend; `None` if there is no drive.
     pub disk: Option<Disk>,
@@ -148,6 +147,21 @@ pub struct FloppyDrive {
     pub sector: u8,
     /// Disk change line.
     pub changed: bool,
+}
+
+impl Default for FloppyDrive {
+    fn default() -> Self {
+        Self {
+            disk: None,
+            kind: DriveType::Auto,
+            format: None,
+            head: 0,
+            track: 0,
+            sector: 1,
+            // An empty drive holds its change line.
+            changed: true,
+        }
+    }
 }
 
 impl FloppyDrive {
@@ -201,15 +215,14 @@ impl FloppyDrive {
         if sector > self.last_sector() {
             return Seek::BadSector;
         }
-        let moves = track != self.track || head != self.head;
-        if !moves {
-            self.sector = sector;
+        if track == self.track {
+            (self.head, self.sector) = (head, sector);
             return Seek::Same;
         }
         if !implied {
             return Seek::NotAllowed;
         }
-        if track != self.track && self.inserted() {
+        if self.inserted() {
             self.changed = false;
         }
         (self.head, self.track, self.sector) = (head, track, sector);

@@ -90,6 +90,7 @@ pub struct Fdc {
     bus: BusId,
     current: u8,
     dor: u8,
+    srb: u8,
     dsr: u8,
     tdr: u8,
     msr: u8,
@@ -128,6 +129,7 @@ impl Fdc {
             bus,
             current: 0,
             dor: dor::NOT_RESET | dor::DMA_EN,
+            srb: 0xc0,
             dsr: 0,
             tdr: 0,
             msr: msr::RQM,
@@ -163,8 +165,10 @@ impl Fdc {
     }
 
     fn drive(&mut self) -> &mut FloppyDrive {
-        // Positions 2 and 3 can be selected but hold no drive: they share the second one's place.
-        &mut self.drives[usize::from(self.current.min(1))]
+        // Positions 2 and 3 can be selected but hold no drive: they share the second one's place. The boot select bit
+        // swaps the first two.
+        let swap = self.tdr >> 2 & 1;
+        &mut self.drives[usize::from((self.current.min(1) ^ swap) & 1)]
     }
 
     fn raise(&mut self, cx: &mut Cx<'_>) {
@@ -187,7 +191,8 @@ impl Fdc {
             dma::release(cx.m, self.dma_channel);
         }
         self.current = 0;
-        self.dor = dor::NOT_RESET | (self.dor & 0xf0) | dor::DMA_EN;
+        self.dor = dor::NOT_RESET | dor::DMA_EN;
+        self.srb = 0xc0;
         self.msr = 0;
         self.total = 0;
         self.done = 0;
@@ -261,6 +266,7 @@ impl Fdc {
     }
 
     fn write_dor(&mut self, cx: &mut Cx<'_>, v: u8) {
+        self.srb = (self.srb & 0xdc) | (v >> 4 & 3) | (v & 1) << 5;
         let leaves_reset = self.dor & dor::NOT_RESET == 0 && v & dor::NOT_RESET != 0;
         if leaves_reset {
             self.controller_reset(cx, true);
@@ -312,7 +318,7 @@ impl Device for Fdc {
 impl IoHandler for Fdc {
     fn read(&mut self, cx: &mut Cx<'_>, region: u32, offset: u64, _size: u8) -> u64 {
         u64::from(match u64::from(region) + offset {
-            1 => 0xc0 | (self.dor >> 4 & 3) | (self.dor & 1 | self.current & 1) << 5,
+            1 => self.srb,
             2 => self.dor | self.current,
             3 => self.tdr,
             4 => {

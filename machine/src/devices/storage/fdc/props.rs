@@ -15,13 +15,13 @@ use rqemu_derive::Device as DeviceProps;
 #[derive(DeviceProps)]
 #[class(name = "isa-fdc", parent = "isa-device", bus = Isa, category = Storage, desc = "virtual floppy controller")]
 pub struct IsaFdcProps {
-    ///
+    /// First I/O port
     #[prop(default = 0x3f0u32)]
     pub iobase: u32,
-    ///
+    /// Interrupt
     #[prop(default = 6u32)]
     pub irq: u32,
-    ///
+    /// DMA channel
     #[prop(default = 2u32)]
     pub dma: u32,
     /// FDC drive type, 144/288/120/none/auto
@@ -33,10 +33,10 @@ pub struct IsaFdcProps {
     /// FDC drive type, 144/288/120/none/auto
     #[prop(default = DriveType::D288)]
     pub fallback: DriveType,
-    ///
+    /// Boot order of the first drive
     #[prop(name = "bootindexA")]
     pub bootindex_a: BootIndex,
-    ///
+    /// Boot order of the second drive
     #[prop(name = "bootindexB")]
     pub bootindex_b: BootIndex,
 }
@@ -72,7 +72,7 @@ crate::block_device_props! {
     #[class(name = "floppy", parent = "device", bus = Floppy, category = Storage, desc = "virtual floppy drive")]
     pub struct FloppyProps {
         before {
-            ///
+            /// Position on the bus
             #[prop(default = u32::MAX)]
             pub unit: Unit,
         }

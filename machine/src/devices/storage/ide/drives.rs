@@ -48,31 +48,31 @@ crate::block_device_props! {
             /// Model
             #[prop]
             pub model: Option<String>,
-            ///
+            /// Cylinders
             #[prop]
             pub cyls: u32,
-            ///
+            /// Heads
             #[prop]
             pub heads: u32,
-            ///
+            /// Sectors per track
             #[prop]
             pub secs: u32,
-            ///
+            /// Cylinders of the logical geometry
             #[prop]
             pub lcyls: u32,
-            ///
+            /// Heads of the logical geometry
             #[prop]
             pub lheads: u32,
-            ///
+            /// Sectors of the logical geometry
             #[prop]
             pub lsecs: u32,
             /// Logical CHS translation algorithm, auto/none/lba/large/rechs
             #[prop]
             pub bios_chs_trans: Translation,
-            ///
+            /// Rotation rate in 1/min, 1 for solid state
             #[prop(name = "rotation_rate")]
             pub rotation_rate: u16,
-            ///
+            /// Boot order
             #[prop]
             pub bootindex: BootIndex,
             /// Position on the bus.
@@ -107,7 +107,7 @@ crate::block_device_props! {
             /// Model
             #[prop]
             pub model: Option<String>,
-            ///
+            /// Boot order
             #[prop]
             pub bootindex: BootIndex,
             /// Position on the bus.

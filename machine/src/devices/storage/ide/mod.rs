@@ -73,7 +73,7 @@ impl Channel {
     pub fn unplug(&mut self, unit: usize) {
         self.devices[unit & 1] = None;
         self.drives[unit & 1].cancel();
-        self.drives[unit & 1] = Box::new(Drive::empty());
+        *self.drives[unit & 1] = Drive::empty();
     }
 
     /// Power-on state.
@@ -230,8 +230,6 @@ impl Channel {
                 }
             }
             busmaster::Change::Stopped => {
-                // Requests are complete when they return, so that no transfer is under way here except one that
-                // waits for the machine to continue after an error.
                 for d in &mut self.drives {
                     d.stop_dma();
                 }
