@@ -101,6 +101,8 @@ pub struct Machine {
     pub(crate) chr_again: Vec<CharId>,
     /// Block nodes and drives.
     pub block: BlockGraph,
+    /// Threads that serve queues of devices.
+    pub iothreads: crate::devices::virtio::iothread::IoThreads,
     /// Completions of block requests on their way to devices.
     pub(crate) completions: crate::completion::Completions,
     /// Machine type and properties.
@@ -158,6 +160,7 @@ impl Machine {
             qtest_inbox: Vec::new(),
             chr_again: Vec::new(),
             block: BlockGraph::new(),
+            iothreads: Default::default(),
             completions: Default::default(),
             board: None,
             info: MachineInfo::default(),

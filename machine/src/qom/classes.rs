@@ -39,6 +39,10 @@ register_classes! {
         crate::devices::misc::pvpanic::PvpanicPciProps,
         crate::devices::legacy::serial::SerialProps,
         crate::devices::chipset::smbus::SmbusEepromProps,
+        crate::devices::virtio::blk::VirtioBlkProps,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::blk::VirtioBlkProps, 0>,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::blk::VirtioBlkProps, 2>,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::blk::VirtioBlkProps, 1>,
         crate::devices::misc::vmcoreinfo::VmcoreinfoProps,
         crate::devices::misc::vmgenid::VmgenidProps,
     }
@@ -57,6 +61,9 @@ register_classes! {
         "ps2-device": Some("sys-bus-device"),
         "smbus-device": Some("i2c-slave"),
         "sys-bus-device": Some("device"),
+        "virtio-blk-pci-base": Some("virtio-pci"),
+        "virtio-device": Some("device"),
+        "virtio-pci": Some("pci-device"),
     }
 }
 

@@ -1,0 +1,82 @@
+//! `virtio-backend`: the device as the QOM tree shows it, on the `virtio-bus` of its transport. The transport holds the
+//! real thing; this part forwards what the machine addresses to it.
+
+use std::any::Any;
+
+use super::core::Transport;
+use super::pci::VirtioPciDevice;
+use super::{BuildEnv, VirtioClass, VirtioDevice};
+use crate::device::{BlockFrontend, Cx, DevId, Device, RealizeCx};
+use crate::{qerr, QResult};
+
+/// The transport in a device, if it is one.
+pub fn transport(d: &mut dyn Device) -> Option<&mut dyn Transport> {
+    d.as_any().downcast_mut::<VirtioPciDevice>().map(|p| p as &mut dyn Transport)
+}
+
+/// The forwarding part.
+pub struct BackendPart {
+    transport: DevId,
+    block: bool,
+}
+
+impl BackendPart {
+    /// Forwards to `transport`.
+    pub fn new(transport: DevId, block: bool) -> Self {
+        Self { transport, block }
+    }
+}
+
+/// Realizes a device that the user (or a board) puts on the bus of a transport that exists already.
+///
+/// # Errors
+/// What the device or the transport says.
+pub fn realize_on_bus<P: VirtioClass>(
+    props: &mut P,
+    cx: &mut RealizeCx<'_>,
+    block: bool,
+) -> QResult<Box<dyn Device>> {
+    let dev = cx.id();
+    let parent = cx.parent_dev().ok_or_else(|| qerr!("device has no parent bus"))?;
+    let who = cx.m().tree.path(dev);
+    let features = props.common().features()?;
+    let device = props.build(cx, &BuildEnv { who, cpus: 1 })?;
+    cx.attach_to_parent(Box::new(NewVirtio { device, features }))?;
+    Ok(Box::new(BackendPart::new(parent, block)))
+}
+
+/// What a device hands to its transport.
+pub struct NewVirtio {
+    /// The device.
+    pub device: Box<dyn VirtioDevice>,
+    /// Features that its properties switch on.
+    pub features: u64,
+}
+
+impl Device for BackendPart {
+    // The transport resets its device.
+    fn reset(&mut self, _cx: &mut Cx<'_>) {}
+    fn block(&mut self) -> Option<&mut dyn BlockFrontend> {
+        if self.block {
+            Some(self)
+        } else {
+            None
+        }
+    }
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+impl BlockFrontend for BackendPart {
+    fn resized(&mut self, cx: &mut Cx<'_>) {
+        cx.call(self.transport, |d, cx| {
+            if let Some(t) = transport(d) {
+                if let Some(b) = t.core().dev.block() {
+                    b.resized(cx);
+                }
+                super::core::config_changed(t, cx);
+            }
+        });
+    }
+}
