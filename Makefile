@@ -47,7 +47,7 @@ compat: setup build-fast
 lint: setup
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(CARGO) deny --offline check licenses bans sources
+	$(CARGO) deny --log-level error check licenses bans sources
 	$(CARGO) nextest run -p rqemu-compat --test arrows
 
 scoreboard: setup build-fast

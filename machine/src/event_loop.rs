@@ -156,6 +156,7 @@ impl EventLoop {
     ) -> std::io::Result<Option<ExitStatus>> {
         m.run_timers();
         pump_monitors(m, host);
+        m.pump_qtest();
         m.chr_continue();
         if let Some(status) = carry_out_requests(m, host) {
             host.flush_events(m);

@@ -23,6 +23,7 @@ pub mod net;
 pub mod pci;
 pub mod process;
 pub mod qom;
+pub mod qtest;
 pub mod run;
 pub mod shared;
 pub mod spec;

@@ -98,6 +98,8 @@ pub struct Machine {
     pub suspended_monitors: Vec<MonId>,
     /// Input that waits for the qtest server.
     pub qtest_inbox: Vec<u8>,
+    /// The qtest server, if it was asked for.
+    pub(crate) qtest: Option<Box<crate::qtest::Qtest>>,
     pub(crate) chr_again: Vec<CharId>,
     /// Block nodes and drives.
     pub block: BlockGraph,
@@ -158,6 +160,7 @@ impl Machine {
             monitor_inbox: VecDeque::new(),
             suspended_monitors: Vec::new(),
             qtest_inbox: Vec::new(),
+            qtest: None,
             chr_again: Vec::new(),
             block: BlockGraph::new(),
             iothreads: Default::default(),

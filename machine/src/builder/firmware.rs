@@ -1,11 +1,14 @@
 //! What firmware finds: fw_cfg items, CMOS, ACPI and SMBIOS tables.
 
+use super::bootorder::boot_order;
 use super::Build;
 use crate::boards::{PcProps, SmbiosEntryPoint};
 use crate::device::{BusId, DevId};
 use crate::devices::chipset::fw_cfg::{FwCfg, FwCfgData};
-use crate::devices::legacy::rtc::cmos::{pc_cmos_init, CmosConfig};
+use crate::devices::legacy::hpet::Hpet;
+use crate::devices::legacy::rtc::cmos::{pc_cmos_init, CmosConfig, CmosDisk, DiskTranslation, FloppyKind};
 use crate::devices::legacy::rtc::Mc146818;
+use crate::devices::storage::geometry;
 use crate::direct::{DirectBoot, DirectBootSpec};
 use crate::firmware::acpi::{self, AcpiBlobs, AcpiConfig, CpuEntry, IsaDevice, PciBus, PciFunction, PciKind};
 use crate::firmware::fw_cfg_files::{self as files, FixedItems};
@@ -13,7 +16,7 @@ use crate::firmware::linux_boot;
 use crate::firmware::smbios::{self, SmbiosConfig, SmbiosOptions};
 use crate::machine::Machine;
 use crate::qom::is_a;
-use crate::spec::{FwCfgSource, SmbiosKind};
+use crate::spec::{DriveInterface, FwCfgSource, Media, SmbiosKind};
 use crate::{qerr, QResult};
 
 impl Build<'_> {
@@ -30,11 +33,11 @@ impl Build<'_> {
             apic_id_limit: self.topo.maxcpus as u16,
             boot_menu: self.spec.boot.menu == Some(true),
             numa: None,
-            hpet: self.props::<PcProps>().filter(|p| p.hpet).map(|_| 0x8086_a201),
+            hpet: self.hpet_id(),
         });
         let map = files::pc_e820(&self.layout, &self.e820_config());
         let mut named: Vec<(String, FwCfgData)> = vec![("etc/e820".into(), files::e820_file(&map).into())];
-        self.boot_files(&mut named);
+        self.boot_files(&mut named)?;
         self.smbios_files(&mut named)?;
         if self.acpi_enabled() {
             named.extend(acpi_files(self.m, self.layout, self.topo.cpus, self.topo.maxcpus));
@@ -67,16 +70,53 @@ impl Build<'_> {
             boot_order: order.to_string(),
             fd_bootchk: true,
             cpus: self.topo.cpus,
-            ..CmosConfig::default()
+            floppies: [0, 1].map(|unit| self.floppy_kind(unit)),
+            disks: [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(bus, unit)| self.cmos_disk(bus, unit)),
         })?;
         self.m.with::<Mc146818, _>(rtc, |r, _| r.set_cmos(&bytes));
         Ok(())
     }
 
-    fn boot_files(&self, named: &mut Vec<(String, FwCfgData)>) {
+    /// Geometry of an IDE disk of the board.
+    fn cmos_disk(&self, bus: u32, unit: u32) -> Option<CmosDisk> {
+        let i = self.drive_at(DriveInterface::Ide, bus, unit)?;
+        if self.spec.drives.get(i)?.media == Media::Cdrom {
+            return None;
+        }
+        let disk = self.m.block.backend_for(&self.places.get(i)?.id).ok()?;
+        let (g, t) = geometry::guess(&disk);
+        let translation = match t {
+            geometry::Translation::Lba => DiskTranslation::Lba,
+            geometry::Translation::Large => DiskTranslation::Large,
+            geometry::Translation::Rechs => DiskTranslation::RevisedEchs,
+            _ => DiskTranslation::None,
+        };
+        Some(CmosDisk { chs: (g.cyls as u16, g.heads as u8, g.secs as u8), translation })
+    }
+
+    /// Type of a floppy drive of the board, as its property says after it was created.
+    fn floppy_kind(&self, unit: u64) -> FloppyKind {
+        let is = |n: &&crate::device::DeviceNode| {
+            n.class.name == "floppy"
+                && n.props.get_prop("unit").is_some_and(|p| p.value.as_u64() == Some(unit))
+        };
+        match self.m.tree.iter().find(is).and_then(|n| n.props.get_prop("drive-type")) {
+            Some(t) if t.value == "144" => FloppyKind::F144,
+            Some(t) if t.value == "288" => FloppyKind::F288,
+            Some(t) if t.value == "120" => FloppyKind::F120,
+            _ => FloppyKind::None,
+        }
+    }
+
+    fn hpet_id(&mut self) -> Option<u32> {
+        let hpet = self.m.tree.by_class("hpet").map(|n| n.id)?;
+        self.m.with::<Hpet, _>(hpet, |h, _| h.capabilities() as u32)
+    }
+
+    fn boot_files(&mut self, named: &mut Vec<(String, FwCfgData)>) -> QResult<()> {
+        let order = boot_order(self.m)?;
         let boot = &self.spec.boot;
-        let bootorder = files::lines(&[], boot.strict == Some(true));
-        named.push(("bootorder".into(), bootorder.into()));
+        named.push(("bootorder".into(), files::lines(&order, boot.strict == Some(true)).into()));
         named.push(("bios-geometry".into(), files::lines(&[], false).into()));
         if let Some(ms) = boot.splash_time {
             named.push((
@@ -86,6 +126,7 @@ impl Build<'_> {
         }
         let timeout = boot.reboot_timeout.filter(|t| *t >= 0).map(|t| t.min(0xffff) as u16);
         named.push(("etc/boot-fail-wait".into(), files::boot_fail_wait(timeout).to_vec().into()));
+        Ok(())
     }
 
     fn smbios_files(&self, named: &mut Vec<(String, FwCfgData)>) -> QResult<()> {

@@ -1,6 +1,7 @@
 //! Builds a machine from a [`VmSpec`], in QEMU's phases: machine, accelerator, back ends, board and devices, ready.
 
 mod accel;
+mod bootorder;
 mod chardevs;
 mod cpus;
 mod devices;
@@ -8,6 +9,7 @@ mod drives;
 mod firmware;
 mod memory;
 
+pub use bootorder::fw_path;
 pub use devices::{create_device, unplug_device, DeviceArgs};
 pub use drives::{block_error, drive_opts};
 pub use firmware::acpi_config;
