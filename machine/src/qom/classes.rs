@@ -52,6 +52,7 @@ register_classes! {
         crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::blk::VirtioBlkProps, 0>,
         crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::blk::VirtioBlkProps, 2>,
         crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::blk::VirtioBlkProps, 1>,
+        crate::devices::virtio::mmio::VirtioMmioProps,
         crate::devices::misc::vmcoreinfo::VmcoreinfoProps,
         crate::devices::misc::vmgenid::VmgenidProps,
     }

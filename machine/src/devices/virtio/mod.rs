@@ -17,6 +17,7 @@
 pub mod blk;
 pub mod core;
 pub mod iothread;
+pub mod mmio;
 pub mod part;
 pub mod pci;
 pub mod queue;

@@ -4,6 +4,7 @@
 use std::any::Any;
 
 use super::core::Transport;
+use super::mmio::VirtioMmio;
 use super::pci::VirtioPciDevice;
 use super::{BuildEnv, VirtioClass, VirtioDevice};
 use crate::device::{BlockFrontend, Cx, DevId, Device, RealizeCx};
@@ -11,7 +12,11 @@ use crate::{qerr, QResult};
 
 /// The transport in a device, if it is one.
 pub fn transport(d: &mut dyn Device) -> Option<&mut dyn Transport> {
-    d.as_any().downcast_mut::<VirtioPciDevice>().map(|p| p as &mut dyn Transport)
+    let any = d.as_any();
+    if any.is::<VirtioMmio>() {
+        return any.downcast_mut::<VirtioMmio>().map(|t| t as &mut dyn Transport);
+    }
+    any.downcast_mut::<VirtioPciDevice>().map(|t| t as &mut dyn Transport)
 }
 
 /// The forwarding part.
@@ -62,6 +67,15 @@ impl Device for BackendPart {
         } else {
             None
         }
+    }
+    fn unrealize(&mut self, cx: &mut Cx<'_>) {
+        // On PCI the transport goes away with it; on MMIO it stays and is told.
+        let (dev, bus) = (cx.dev, cx.m.tree.get(cx.dev).and_then(|n| n.parent_bus));
+        cx.call(self.transport, |d, cx| {
+            if let (Some(h), Some(bus)) = (d.bus_host(), bus) {
+                h.detach(cx, bus, dev);
+            }
+        });
     }
     fn as_any(&mut self) -> &mut dyn Any {
         self

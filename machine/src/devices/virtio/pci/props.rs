@@ -23,10 +23,8 @@ pub enum Mode {
 /// Interface switches of generic classes.
 #[derive(DeriveDevice, Clone, Debug)]
 pub struct GenericProps {
-    ///
     #[prop]
     pub disable_legacy: OnOffAuto,
-    ///
     #[prop]
     pub disable_modern: bool,
 }
@@ -49,7 +47,6 @@ pub struct VirtioPciProps {
     /// on/off
     #[prop]
     pub page_per_vq: bool,
-    ///
     #[prop]
     pub x_ignore_backend_features: bool,
     /// on/off
