@@ -48,11 +48,19 @@ register_classes! {
         crate::devices::misc::pvpanic::PvpanicPciProps,
         crate::devices::legacy::serial::SerialProps,
         crate::devices::chipset::smbus::SmbusEepromProps,
+        crate::devices::virtio::balloon::VirtioBalloonProps,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::balloon::VirtioBalloonProps, 0>,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::balloon::VirtioBalloonProps, 2>,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::balloon::VirtioBalloonProps, 1>,
         crate::devices::virtio::blk::VirtioBlkProps,
         crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::blk::VirtioBlkProps, 0>,
         crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::blk::VirtioBlkProps, 2>,
         crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::blk::VirtioBlkProps, 1>,
         crate::devices::virtio::mmio::VirtioMmioProps,
+        crate::devices::virtio::rng::VirtioRngProps,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::rng::VirtioRngProps, 0>,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::rng::VirtioRngProps, 2>,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::rng::VirtioRngProps, 1>,
         crate::devices::misc::vmcoreinfo::VmcoreinfoProps,
         crate::devices::misc::vmgenid::VmgenidProps,
     }
@@ -73,9 +81,11 @@ register_classes! {
         "ps2-device": Some("sys-bus-device"),
         "smbus-device": Some("i2c-slave"),
         "sys-bus-device": Some("device"),
+        "virtio-balloon-pci-base": Some("virtio-pci"),
         "virtio-blk-pci-base": Some("virtio-pci"),
         "virtio-device": Some("device"),
         "virtio-pci": Some("pci-device"),
+        "virtio-rng-pci-base": Some("virtio-pci"),
     }
 }
 

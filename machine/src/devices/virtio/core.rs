@@ -316,6 +316,13 @@ pub fn kick(t: &mut dyn Transport, cx: &mut Cx<'_>, q: u16) {
     attend_pending(t, cx);
 }
 
+/// A timer of the device expired.
+pub fn timer(t: &mut dyn Transport, cx: &mut Cx<'_>, id: u32) {
+    let mut raise = Raise::default();
+    t.core().dev.timer(cx, &mut raise, id);
+    deliver(t, cx, raise);
+}
+
 /// Delivers what other threads left.
 pub fn attend(t: &mut dyn Transport, cx: &mut Cx<'_>) {
     let mut raise = Raise::default();

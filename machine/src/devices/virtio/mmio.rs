@@ -15,7 +15,9 @@ use super::core::{self, Core, Transport};
 use super::part::NewVirtio;
 use super::queue::{Layout, MAX_SIZE};
 use super::{status, Raise, Start, VirtioDevice, F_RING_RESET, F_VERSION_1};
-use crate::device::{Attach, BusHost, BusId, BusKind, Cx, DevId, Device, EventFds, IoHandler, RealizeCx};
+use crate::device::{
+    Attach, BusHost, BusId, BusKind, Cx, DevId, Device, EventFds, IoHandler, RealizeCx, TimerHandler,
+};
 use crate::irq::IrqLine;
 use crate::machine::{mask, Machine};
 use crate::memory::{IoSpec, RegionId, Space};
@@ -314,6 +316,12 @@ impl Transport for VirtioMmio {
     }
 }
 
+impl TimerHandler for VirtioMmio {
+    fn expired(&mut self, cx: &mut Cx<'_>, id: u32) {
+        core::timer(self, cx, id);
+    }
+}
+
 impl EventFds for VirtioMmio {
     fn signalled(&mut self, cx: &mut Cx<'_>, _id: u32) {
         core::attend(self, cx);
@@ -348,6 +356,9 @@ impl Device for VirtioMmio {
         Some(self)
     }
     fn bus_host(&mut self) -> Option<&mut dyn BusHost> {
+        Some(self)
+    }
+    fn timers(&mut self) -> Option<&mut dyn TimerHandler> {
         Some(self)
     }
     fn run_state_changed(&mut self, cx: &mut Cx<'_>, running: bool) {

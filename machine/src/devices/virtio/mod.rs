@@ -14,6 +14,7 @@
 //!
 //! Left out: packed rings (not offered), `VIRTIO_F_ACCESS_PLATFORM` with a real IOMMU.
 
+pub mod balloon;
 pub mod blk;
 pub mod core;
 pub mod iothread;
@@ -21,6 +22,8 @@ pub mod mmio;
 pub mod part;
 pub mod pci;
 pub mod queue;
+pub mod rng;
+pub mod served;
 pub mod shared;
 #[cfg(test)]
 mod testing;
@@ -144,6 +147,8 @@ pub trait VirtioDevice: Send {
     fn kick(&mut self, cx: &mut Cx<'_>, raise: &mut Raise, q: u16);
     /// Other threads left something for the main loop ([`Shared::attention`]).
     fn attend(&mut self, _cx: &mut Cx<'_>, _raise: &mut Raise) {}
+    /// A timer armed with [`Cx::timer_set`] expired.
+    fn timer(&mut self, _cx: &mut Cx<'_>, _raise: &mut Raise, _id: u32) {}
     /// Called once before the device goes away (stopped before).
     fn unrealize(&mut self, _cx: &mut Cx<'_>) {}
     /// Front end of block devices.

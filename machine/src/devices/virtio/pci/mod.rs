@@ -17,7 +17,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::core::{self, Core, Transport};
 use super::part::BackendPart;
 use super::{BuildEnv, F_BAD_FEATURE, F_RING_RESET, F_VERSION_1, MAX_QUEUES};
-use crate::device::{BusKind, Cx, Device, EventFds, IoHandler, PciFunction, RealizeCx};
+use crate::device::{BusKind, Cx, Device, EventFds, IoHandler, PciFunction, RealizeCx, TimerHandler};
 use crate::memory::{IoSpec, Owner, RegionKind, Space};
 use crate::pci::{BarKind, Msix, PciIds, PciState};
 use crate::qom::{DeviceClass, OnOffAuto, PropInput};
@@ -256,6 +256,9 @@ impl Device for VirtioPciDevice {
     fn event_fds(&mut self) -> Option<&mut dyn EventFds> {
         Some(self)
     }
+    fn timers(&mut self) -> Option<&mut dyn TimerHandler> {
+        Some(self)
+    }
     fn run_state_changed(&mut self, cx: &mut Cx<'_>, running: bool) {
         core::run_state_changed(self, cx, running);
     }
@@ -267,6 +270,12 @@ impl Device for VirtioPciDevice {
     }
     fn as_any(&mut self) -> &mut dyn std::any::Any {
         self
+    }
+}
+
+impl TimerHandler for VirtioPciDevice {
+    fn expired(&mut self, cx: &mut Cx<'_>, id: u32) {
+        core::timer(self, cx, id);
     }
 }
 
