@@ -48,6 +48,7 @@ register_classes! {
         crate::devices::misc::pvpanic::PvpanicPciProps,
         crate::devices::legacy::serial::SerialProps,
         crate::devices::chipset::smbus::SmbusEepromProps,
+        crate::devices::virtio::serial::port::VirtConsoleProps,
         crate::devices::virtio::balloon::VirtioBalloonProps,
         crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::balloon::VirtioBalloonProps, 0>,
         crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::balloon::VirtioBalloonProps, 2>,
@@ -61,6 +62,11 @@ register_classes! {
         crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::rng::VirtioRngProps, 0>,
         crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::rng::VirtioRngProps, 2>,
         crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::rng::VirtioRngProps, 1>,
+        crate::devices::virtio::serial::VirtioSerialProps,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::serial::VirtioSerialProps, 0>,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::serial::VirtioSerialProps, 2>,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::serial::VirtioSerialProps, 1>,
+        crate::devices::virtio::serial::port::VirtSerialPortProps,
         crate::devices::misc::vmcoreinfo::VmcoreinfoProps,
         crate::devices::misc::vmgenid::VmgenidProps,
     }
@@ -86,6 +92,8 @@ register_classes! {
         "virtio-device": Some("device"),
         "virtio-pci": Some("pci-device"),
         "virtio-rng-pci-base": Some("virtio-pci"),
+        "virtio-serial-pci-base": Some("virtio-pci"),
+        "virtio-serial-port": Some("device"),
     }
 }
 

@@ -346,7 +346,8 @@ impl Machine {
         &mut self,
         f: impl FnOnce(&mut dyn Transport, &mut Cx<'_>) -> QResult<R>,
     ) -> QResult<R> {
-        let inactive = || QError::new(crate::ErrorClass::DeviceNotActive, "No balloon device has been activated");
+        let inactive =
+            || QError::new(crate::ErrorClass::DeviceNotActive, "No balloon device has been activated");
         let dev = self.balloon_transport().ok_or_else(inactive)?;
         let r = self.with_dev(dev, |d, cx| super::part::transport(d).map(|t| f(t, cx)));
         r.flatten().unwrap_or_else(|| Err(inactive()))

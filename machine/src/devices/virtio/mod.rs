@@ -23,6 +23,7 @@ pub mod part;
 pub mod pci;
 pub mod queue;
 pub mod rng;
+pub mod serial;
 pub mod served;
 pub mod shared;
 #[cfg(test)]
@@ -115,6 +116,14 @@ pub struct Start<'a> {
     pub shared: &'a Arc<Shared>,
 }
 
+/// A bus that a device provides.
+pub struct ChildBus {
+    /// Kind.
+    pub kind: crate::device::BusKind,
+    /// Most children.
+    pub max: u32,
+}
+
 /// A virtio device, without its transport.
 pub trait VirtioDevice: Send {
     /// Device type (VIRTIO 1.2, section 5).
@@ -151,6 +160,10 @@ pub trait VirtioDevice: Send {
     fn timer(&mut self, _cx: &mut Cx<'_>, _raise: &mut Raise, _id: u32) {}
     /// Called once before the device goes away (stopped before).
     fn unrealize(&mut self, _cx: &mut Cx<'_>) {}
+    /// The bus for its own children, if it has one.
+    fn child_bus(&self) -> Option<ChildBus> {
+        None
+    }
     /// Front end of block devices.
     fn block(&mut self) -> Option<&mut dyn BlockFrontend> {
         None

@@ -6,8 +6,9 @@ use std::any::Any;
 use super::core::Transport;
 use super::mmio::VirtioMmio;
 use super::pci::VirtioPciDevice;
-use super::{BuildEnv, VirtioClass, VirtioDevice};
+use super::{BuildEnv, ChildBus, VirtioClass, VirtioDevice};
 use crate::device::{BlockFrontend, Cx, DevId, Device, RealizeCx};
+use crate::machine::Machine;
 use crate::{qerr, QResult};
 
 /// The transport in a device, if it is one.
@@ -17,6 +18,26 @@ pub fn transport(d: &mut dyn Device) -> Option<&mut dyn Transport> {
         return any.downcast_mut::<VirtioMmio>().map(|t| t as &mut dyn Transport);
     }
     any.downcast_mut::<VirtioPciDevice>().map(|t| t as &mut dyn Transport)
+}
+
+/// The transport of the device that `part` stands for.
+pub fn transport_of(m: &mut Machine, part: DevId) -> Option<DevId> {
+    m.with::<BackendPart, _>(part, |p, _| p.transport)
+}
+
+/// Gives a device the bus for its children, named after `owner` if the user named that.
+pub fn add_child_bus(m: &mut Machine, part: DevId, owner: DevId, b: &ChildBus) {
+    let of_kind =
+        m.tree.buses().filter(|x| x.kind == b.kind && x.name.starts_with(b.kind.type_name())).count();
+    let name = match m.tree.get(owner).and_then(|n| n.user_id()) {
+        Some(id) => format!("{id}.0"),
+        None => format!("{}.{of_kind}", b.kind.type_name()),
+    };
+    let bus = m.tree.add_bus(name, b.kind, Some(part));
+    if let Some(x) = m.tree.bus_mut(bus) {
+        x.hotpluggable = true;
+        x.max_devices = Some(b.max);
+    }
 }
 
 /// The forwarding part.
@@ -46,7 +67,11 @@ pub fn realize_on_bus<P: VirtioClass>(
     let who = cx.m().tree.path(dev);
     let features = props.common().features()?;
     let device = props.build(cx, &BuildEnv { who, cpus: 1 })?;
+    let child_bus = device.child_bus();
     cx.attach_to_parent(Box::new(NewVirtio { device, features }))?;
+    if let Some(b) = child_bus {
+        add_child_bus(cx.m(), dev, dev, &b);
+    }
     Ok(Box::new(BackendPart::new(parent, block)))
 }
 

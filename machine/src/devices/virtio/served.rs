@@ -22,6 +22,11 @@ impl MainQueues {
         self.queues.clear();
     }
 
+    /// A handle of queue `q`.
+    pub fn queue(&self, q: u16) -> Option<Arc<Queue>> {
+        self.queues.get(usize::from(q))?.clone()
+    }
+
     fn get(&self, q: u16) -> Option<&Queue> {
         self.queues.get(usize::from(q))?.as_deref()
     }

@@ -114,7 +114,10 @@ where
         }
         let block = D::class_info().category == crate::qom::Category::Storage;
         let core = Core::new(device, features);
-        let mut pci = PciState::new(self.ids(core.dev.id(), legacy));
+        let ids = self.ids(core.dev.id(), legacy);
+        self.own.resolve_class(ids.class);
+        let child_bus = core.dev.child_bus();
+        let mut pci = PciState::new(ids);
         pci.set_interrupt_pin(1);
         let mut d = VirtioPciDevice {
             core,
@@ -151,7 +154,11 @@ where
             b.max_devices = Some(1);
         }
         let part = Box::new(BackendPart::new(dev, block));
-        cx.add_part("virtio-backend", D::class_info(), Box::new(self.device.clone()), Some(bus), part);
+        let props = Box::new(self.device.clone());
+        let part = cx.add_part("virtio-backend", D::class_info(), props, Some(bus), part);
+        if let Some(b) = child_bus {
+            super::part::add_child_bus(cx.m(), part, dev, &b);
+        }
         Ok(Box::new(d))
     }
 }

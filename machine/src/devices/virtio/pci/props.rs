@@ -81,6 +81,8 @@ pub trait OwnProps: PropAccess + Default + Send + 'static {
     fn class(&self) -> u32 {
         0
     }
+    /// Keeps the class that was chosen, where it is shown.
+    fn resolve_class(&mut self, _class: u16) {}
     /// Kicks through eventfds.
     fn ioeventfd(&self) -> bool {
         true
