@@ -93,6 +93,7 @@ crate::virtio_pci_classes! {
     generic: "virtio-balloon-pci", transitional: "virtio-balloon-pci-transitional",
     non_transitional: "virtio-balloon-pci-non-transitional",
     extra: ("guest-stats-polling-interval", "int"),
+    extra: ("guest-stats", "guest statistics"),
 }
 
 impl DeviceClass for VirtioBalloonProps {
@@ -221,7 +222,7 @@ impl Balloon {
             if !(self.poison_negotiated && self.poison != 0) {
                 for s in chain.writable.list() {
                     let (start, len) = (s.ptr() as usize, s.len());
-                    if start % PAGE as usize == 0 && len % PAGE as usize == 0 {
+                    if (start | len) & (PAGE as usize - 1) == 0 {
                         // SAFETY: the span is mapped, writable guest RAM, which the guest declares free.
                         unsafe { discard(s.ptr(), len) };
                     }
@@ -237,7 +238,9 @@ impl Balloon {
 fn give_page(cx: &Cx<'_>, addr: u64) {
     let mem = &cx.m.flat().mem;
     let is_ram = mem.find(addr).is_some_and(|r| matches!(r.kind, FlatKind::Ram { readonly: false, .. }));
-    if let Some(p) = mem.host_ptr(addr, PAGE, true).filter(|p| is_ram && *p as usize % PAGE as usize == 0) {
+    if let Some(p) =
+        mem.host_ptr(addr, PAGE, true).filter(|p| is_ram && *p as usize & (PAGE as usize - 1) == 0)
+    {
         // SAFETY: one page of mapped guest RAM, which the guest gives away.
         unsafe { discard(p, PAGE as usize) };
     }

@@ -126,7 +126,7 @@ impl IoThread {
                 }
                 list = s.map.values().cloned().collect();
             }
-            if list.iter().fold(false, |any, s| s.run() || any) {
+            if list.iter().filter(|s| s.run()).count() > 0 {
                 last_work = Instant::now();
             }
             if self.poll && credit > 0 && last_work.elapsed() < WINDOW {
@@ -136,7 +136,7 @@ impl IoThread {
                 }
                 credit -= 2;
             }
-            if list.iter().fold(false, |any, s| s.arm() || any) {
+            if list.iter().filter(|s| s.arm()).count() > 0 {
                 continue;
             }
             match epoll.poll(&mut events, None) {

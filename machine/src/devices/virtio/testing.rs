@@ -1,7 +1,5 @@
 //! A guest driver for unit tests: sets up a device over its registers and sends requests, in a machine without CPUs.
 
-use std::sync::Arc;
-
 use super::pci::VirtioPciDevice;
 use crate::device::testing::machine;
 use crate::device::{BusKind, DevId};
@@ -213,11 +211,5 @@ impl Driver {
     /// What the main loop does when the device wants its attention.
     pub fn attend(&mut self) {
         self.m.with::<VirtioPciDevice, _>(self.dev, |d, cx| super::core::attend(d, cx));
-    }
-
-    pub fn shared(&mut self) -> Arc<super::shared::Shared> {
-        self.m
-            .with::<VirtioPciDevice, _>(self.dev, |d, _| super::core::Transport::core(d).shared.clone())
-            .unwrap()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! BAR 0 is the legacy register block (I/O ports), BAR 1 the MSI-X table, BAR 2 the optional port for notifications,
 //! BAR 4 the modern register blocks: common (0), interrupt status (0x1000), device (0x2000), notifications (0x3000).
-//! Layout and capability order are those of QEMU 7.2; `tests/oracle.rs` compares.
+//! Layout, capability order and reset values are those that QEMU 7.2 shows; the tests hold them.
 
 mod irq;
 pub mod props;
@@ -251,6 +251,7 @@ fn add_cap(pci: &mut PciState, kind: u8, bar: u8, offset: u32, len: u32, size: u
 impl Device for VirtioPciDevice {
     fn reset(&mut self, cx: &mut Cx<'_>) {
         core::reset(self, cx);
+        self.msix_was = false;
         self.irq.release_kicks(cx);
         self.irq.release_calls(cx, &mut self.pci, &self.core.shared);
     }

@@ -191,7 +191,7 @@ macro_rules! virtio_pci_classes {
     (
         device: $dev:ty, own: $own:ty, category: $cat:ident,
         parent: $parent:literal, alias: $alias:literal, backend: $backend:literal,
-        generic: $gname:literal, transitional: $tname:literal, non_transitional: $nname:literal $(, extra: ($ename:literal, $ety:literal))? $(,)?
+        generic: $gname:literal, transitional: $tname:literal, non_transitional: $nname:literal $(, extra: ($ename:literal, $ety:literal))* $(,)?
     ) => {
         const _: () = {
             use $crate::devices::virtio::pci::props::{forwarded, GenericProps, VirtioPciProps};
@@ -231,7 +231,7 @@ macro_rules! virtio_pci_classes {
                     user_creatable: true,
                     hotpluggable: true,
                     props,
-                    extra: &[("virtio-backend", concat!("child<", $backend, ">")), $(($ename, $ety))?],
+                    extra: &[("virtio-backend", concat!("child<", $backend, ">")), $(($ename, $ety)),*],
                     create: Some(create),
                 }
             }

@@ -180,7 +180,7 @@ fn port_of(q: u16) -> Option<(u32, bool)> {
         1 => return None,
         n => n - 1,
     };
-    Some((id, q % 2 == 0))
+    Some((id, q & 1 == 0))
 }
 
 impl Serial {
