@@ -413,9 +413,9 @@ fn nothing_is_written_after_a_reset() {
         let (ring, bufs) = (b.d.bytes(at, 0x8000), b.d.bytes(data, 0x4000));
         // Requests of another round pass through the same thread meanwhile.
         b.d.negotiate(u64::MAX);
+        b.d.write(0x1_2000, &[0; 0x4000]);
         let mut q = b.d.modern_queue(0, 0x1_2000);
         b.d.driver_ok();
-        b.d.write(0x1_2000, &[0; 0x4000]);
         assert_eq!(request(&mut b.d, &mut q, 4, 0, 0).0, 0);
         b.d.common_write(0x14, 1, 0);
         assert_eq!(b.d.bytes(at, 0x8000), ring);
