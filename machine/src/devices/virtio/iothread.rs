@@ -23,6 +23,10 @@ pub trait Source: Send + Sync {
     fn poll(&self) -> bool;
     /// Does all work there is, notifications off. Returns whether there was any.
     fn run(&self) -> bool;
+    /// Whether requests are in flight on other threads, which need the processor more than a look does.
+    fn busy(&self) -> bool {
+        false
+    }
     /// Switches notifications on before a sleep. Returns whether work came in meanwhile.
     fn arm(&self) -> bool;
 }
@@ -129,7 +133,8 @@ impl IoThread {
             if list.iter().filter(|s| s.run()).count() > 0 {
                 last_work = Instant::now();
             }
-            if self.poll && credit > 0 && last_work.elapsed() < WINDOW {
+            let busy = || list.iter().any(|s| s.busy());
+            if self.poll && credit > 0 && last_work.elapsed() < WINDOW && !busy() {
                 if self.look(&list, version) {
                     credit = (credit + 1).min(MAX_CREDIT);
                     continue;
