@@ -103,6 +103,10 @@ pub struct Machine {
     pub(crate) chr_again: Vec<CharId>,
     /// Block nodes and drives.
     pub block: BlockGraph,
+    /// Threads that serve queues of devices.
+    pub iothreads: crate::devices::virtio::iothread::IoThreads,
+    /// Sources of random bytes.
+    pub rngs: crate::devices::virtio::rng::RngSources,
     /// Completions of block requests on their way to devices.
     pub(crate) completions: crate::completion::Completions,
     /// Machine type and properties.
@@ -161,6 +165,8 @@ impl Machine {
             qtest: None,
             chr_again: Vec::new(),
             block: BlockGraph::new(),
+            iothreads: Default::default(),
+            rngs: Default::default(),
             completions: Default::default(),
             board: None,
             info: MachineInfo::default(),
