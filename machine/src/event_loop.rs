@@ -158,6 +158,7 @@ impl EventLoop {
         pump_monitors(m, host);
         m.pump_qtest();
         m.chr_continue();
+        m.net_continue();
         if let Some(status) = carry_out_requests(m, host) {
             host.flush_events(m);
             return Ok(Some(status));

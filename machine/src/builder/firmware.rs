@@ -32,7 +32,7 @@ impl Build<'_> {
             cpus: self.topo.cpus as u16,
             apic_id_limit: self.topo.maxcpus as u16,
             boot_menu: self.spec.boot.menu == Some(true),
-            numa: None,
+            numa: self.m.numa.as_ref().map(super::NumaState::fw_cfg),
             hpet: self.hpet_id(),
         });
         let map = files::pc_e820(&self.layout, &self.e820_config());
@@ -257,12 +257,14 @@ fn acpi_files(
 
 /// Describes the machine as it is now.
 pub fn acpi_config(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiConfig {
-    let entries = (0..maxcpus).map(|i| CpuEntry { apic_id: i, present: i < cpus, node: None }).collect();
+    let node = |i: u32| m.numa.as_ref().and_then(|n| n.cpu_nodes.get(i as usize).copied());
+    let entries = (0..maxcpus).map(|i| CpuEntry { apic_id: i, present: i < cpus, node: node(i) }).collect();
     let root = m.pci.iter().find(|b| b.bridge.is_none()).map(|b| b.bus);
     let pci = root.map(|b| pci_bus(m, b)).unwrap_or_default();
     let isa = isa_devices(m);
     let mut cfg = AcpiConfig::pc(entries, layout, pci, isa);
     cfg.smm = false;
+    cfg.numa = m.numa.as_ref().map(super::NumaState::acpi);
     if let Some(p) = m.board.as_ref().and_then(|b| b.props.as_any().downcast_ref::<PcProps>()) {
         cfg.hpet = p.hpet;
     }
