@@ -68,12 +68,11 @@ memory!(
 memory!(MEMORY_MEMFD, opt("hugetlb", Bool), opt("hugetlbsize", Size), opt("seal", Bool));
 
 /// `rng-random`.
-pub static RNG_RANDOM: Struct = Struct { fields: &[opt("opened", Bool), opt("filename", Str)], tag: None };
+pub static RNG_RANDOM: Struct = Struct { fields: &[opt("filename", Str)], tag: None };
 
 /// `secret`.
 pub static SECRET: Struct = Struct {
     fields: &[
-        opt("loaded", Bool),
         opt("format", Kind::Enum(&["raw", "base64"])),
         opt("keyid", Str),
         opt("iv", Str),
