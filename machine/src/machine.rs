@@ -105,6 +105,8 @@ pub struct Machine {
     pub block: BlockGraph,
     /// Threads that serve queues of devices.
     pub iothreads: crate::devices::virtio::iothread::IoThreads,
+    /// Sources of random bytes.
+    pub rngs: crate::devices::virtio::rng::RngSources,
     /// Completions of block requests on their way to devices.
     pub(crate) completions: crate::completion::Completions,
     /// Objects of users.
@@ -168,6 +170,7 @@ impl Machine {
             chr_again: Vec::new(),
             block: BlockGraph::new(),
             iothreads: Default::default(),
+            rngs: Default::default(),
             completions: Default::default(),
             objects: Default::default(),
             numa: None,

@@ -18,7 +18,6 @@ use std::any::Any;
 pub use iothread::{IothreadInfo, IothreadObject};
 pub use memory::{Memdev, MemoryBackend, MemoryBackendFile, MemoryBackendMemfd, MemoryBackendRam};
 pub use props::{Bytes, HostMemPolicy, Int64, NodeList, SecretFormat, Str};
-pub use rng::{RngRead, RngSource};
 pub use secret::Secret;
 
 use crate::machine::Machine;
@@ -46,10 +45,6 @@ pub trait UserObject: PropAccess {
     }
     /// The object goes away: gives back what `complete` took.
     fn removed(&mut self, _m: &mut Machine, _id: &str) {}
-    /// Random number source, if it is one.
-    fn rng(&mut self) -> Option<&mut dyn RngSource> {
-        None
-    }
     /// Memory backend, if it is one.
     fn memory(&self) -> Option<&dyn MemoryBackend> {
         None
@@ -213,11 +208,6 @@ impl ObjectTable {
     pub fn with<T: 'static, R>(&mut self, id: &str, f: impl FnOnce(&mut T) -> R) -> Option<R> {
         let obj = self.get_mut(id)?.obj.as_mut()?;
         obj.as_any().downcast_mut::<T>().map(f)
-    }
-
-    /// The random number source of that id.
-    pub fn rng(&mut self, id: &str) -> Option<&mut dyn RngSource> {
-        self.get_mut(id)?.obj.as_mut()?.rng()
     }
 }
 

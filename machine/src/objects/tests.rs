@@ -129,15 +129,15 @@ fn random_numbers_and_secrets() {
     add(&mut m, "rng-random", "r", j(r#"{"filename":"/dev/urandom"}"#)).unwrap();
     for id in ["b", "r"] {
         let (mut x, mut y) = ([0; 32], [0; 32]);
-        let src = m.objects.rng(id).unwrap();
-        assert_eq!(src.read(&mut x).unwrap(), RngRead::Bytes(32));
-        assert_eq!(src.read(&mut y).unwrap(), RngRead::Bytes(32));
+        let source = m.rngs.get(id).unwrap();
+        assert_eq!(source.lock().fill(&mut x), 32);
+        assert_eq!(source.lock().fill(&mut y), 32);
         assert_ne!(x, y);
+        m.object_del(id).unwrap();
+        assert!(m.rngs.get(id).is_none());
     }
-    assert!(m.objects.rng("nobody").is_none());
     add(&mut m, "secret", "s", j(r#"{"data":"aGVsbG8=","format":"base64"}"#)).unwrap();
     assert_eq!(m.objects.with::<Secret, _>("s", |s| s.bytes().to_vec()).unwrap(), b"hello");
-    assert!(m.objects.rng("s").is_none());
 }
 
 #[test]

@@ -6,7 +6,10 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::queue::{Layout, Queue, QueueError, RingFeatures, MAX_SIZE};
 use super::shared::Shared;
-use super::{status, Raise, Start, VirtioDevice, F_ANY_LAYOUT, F_NOTIFY_ON_EMPTY, F_VERSION_1, NO_VECTOR};
+use super::{
+    status, Raise, Start, VirtioDevice, F_ANY_LAYOUT, F_BAD_FEATURE, F_NOTIFY_ON_EMPTY, F_VERSION_1,
+    NO_VECTOR,
+};
 use crate::device::Cx;
 
 /// A queue as the driver set it up.
@@ -105,7 +108,8 @@ impl Core {
 
     /// Features that the modern interface shows.
     pub fn modern_features(&self) -> u64 {
-        self.host_features & !(1 << F_NOTIFY_ON_EMPTY | 1 << F_ANY_LAYOUT | self.dev.legacy_only())
+        self.host_features
+            & !(1 << F_NOTIFY_ON_EMPTY | 1 << F_ANY_LAYOUT | 1 << F_BAD_FEATURE | self.dev.legacy_only())
     }
 
     /// Whether the driver is a modern one.
@@ -310,6 +314,13 @@ pub fn kick(t: &mut dyn Transport, cx: &mut Cx<'_>, q: u16) {
     t.core().dev.kick(cx, &mut raise, q);
     deliver(t, cx, raise);
     attend_pending(t, cx);
+}
+
+/// A timer of the device expired.
+pub fn timer(t: &mut dyn Transport, cx: &mut Cx<'_>, id: u32) {
+    let mut raise = Raise::default();
+    t.core().dev.timer(cx, &mut raise, id);
+    deliver(t, cx, raise);
 }
 
 /// Delivers what other threads left.

@@ -23,6 +23,10 @@ pub trait Source: Send + Sync {
     fn poll(&self) -> bool;
     /// Does all work there is, notifications off. Returns whether there was any.
     fn run(&self) -> bool;
+    /// Whether requests are in flight on other threads, which need the processor more than a look does.
+    fn busy(&self) -> bool {
+        false
+    }
     /// Switches notifications on before a sleep. Returns whether work came in meanwhile.
     fn arm(&self) -> bool;
 }
@@ -144,17 +148,19 @@ impl IoThread {
                 }
                 list = s.map.values().cloned().collect();
             }
-            if list.iter().fold(false, |any, s| s.run() || any) {
+            if list.iter().filter(|s| s.run()).count() > 0 {
                 last_work = Instant::now();
             }
-            if self.poll.load(Ordering::Relaxed) && credit > 0 && last_work.elapsed() < WINDOW {
+            let busy = || list.iter().any(|s| s.busy());
+            let poll = self.poll.load(Ordering::Relaxed);
+            if poll && credit > 0 && last_work.elapsed() < WINDOW && !busy() {
                 if self.look(&list, version) {
                     credit = (credit + 1).min(MAX_CREDIT);
                     continue;
                 }
                 credit -= 2;
             }
-            if list.iter().fold(false, |any, s| s.arm() || any) {
+            if list.iter().filter(|s| s.arm()).count() > 0 {
                 continue;
             }
             match epoll.poll(&mut events, None) {

@@ -14,12 +14,17 @@
 //!
 //! Left out: packed rings (not offered), `VIRTIO_F_ACCESS_PLATFORM` with a real IOMMU.
 
+pub mod balloon;
 pub mod blk;
 pub mod core;
 pub mod iothread;
+pub mod mmio;
 pub mod part;
 pub mod pci;
 pub mod queue;
+pub mod rng;
+pub mod serial;
+pub mod served;
 pub mod shared;
 #[cfg(test)]
 mod testing;
@@ -111,6 +116,14 @@ pub struct Start<'a> {
     pub shared: &'a Arc<Shared>,
 }
 
+/// A bus that a device provides.
+pub struct ChildBus {
+    /// Kind.
+    pub kind: crate::device::BusKind,
+    /// Most children.
+    pub max: u32,
+}
+
 /// A virtio device, without its transport.
 pub trait VirtioDevice: Send {
     /// Device type (VIRTIO 1.2, section 5).
@@ -143,8 +156,14 @@ pub trait VirtioDevice: Send {
     fn kick(&mut self, cx: &mut Cx<'_>, raise: &mut Raise, q: u16);
     /// Other threads left something for the main loop ([`Shared::attention`]).
     fn attend(&mut self, _cx: &mut Cx<'_>, _raise: &mut Raise) {}
+    /// A timer armed with [`Cx::timer_set`] expired.
+    fn timer(&mut self, _cx: &mut Cx<'_>, _raise: &mut Raise, _id: u32) {}
     /// Called once before the device goes away (stopped before).
     fn unrealize(&mut self, _cx: &mut Cx<'_>) {}
+    /// The bus for its own children, if it has one.
+    fn child_bus(&self) -> Option<ChildBus> {
+        None
+    }
     /// Front end of block devices.
     fn block(&mut self) -> Option<&mut dyn BlockFrontend> {
         None

@@ -272,10 +272,6 @@ impl VirtioDevice for Blk {
         self.handle_failed(cx);
     }
 
-    fn unrealize(&mut self, _cx: &mut Cx<'_>) {
-        self.disk.backend.detach();
-    }
-
     fn block(&mut self) -> Option<&mut dyn BlockFrontend> {
         Some(self)
     }
@@ -286,3 +282,9 @@ impl VirtioDevice for Blk {
 }
 
 impl BlockFrontend for Blk {}
+
+impl Drop for Blk {
+    fn drop(&mut self) {
+        self.disk.backend.detach();
+    }
+}

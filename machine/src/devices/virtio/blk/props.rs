@@ -26,25 +26,18 @@ crate::block_device_props! {
             /// Error handling policy, report/ignore/enospc/stop/auto
             #[prop]
             pub werror: ErrorPolicy,
-            ///
             #[prop]
             pub cyls: u32,
-            ///
             #[prop]
             pub heads: u32,
-            ///
             #[prop]
             pub secs: u32,
-            ///
             #[prop]
             pub lcyls: u32,
-            ///
             #[prop]
             pub lheads: u32,
-            ///
             #[prop]
             pub lsecs: u32,
-            ///
             #[prop]
             pub serial: Option<String>,
             /// on/off
@@ -56,37 +49,28 @@ crate::block_device_props! {
             /// on/off
             #[prop(default = true)]
             pub request_merging: bool,
-            ///
             #[prop(default = u16::MAX)]
             pub num_queues: u16,
-            ///
             #[prop(default = 256u16)]
             pub queue_size: u16,
-            ///
             #[prop(default = true)]
             pub seg_max_adjust: bool,
             /// on/off
             #[prop(default = true)]
             pub discard: bool,
-            ///
             #[prop(default = true)]
             pub report_discard_granularity: bool,
             /// on/off
             #[prop(default = true)]
             pub write_zeroes: bool,
-            ///
             #[prop(default = MAX_SECTORS)]
             pub max_discard_sectors: u32,
-            ///
             #[prop(default = MAX_SECTORS)]
             pub max_write_zeroes_sectors: u32,
-            ///
             #[prop(default = true)]
             pub x_enable_wce_if_config_wce: bool,
-            ///
             #[prop(object)]
             pub bootindex: BootIndex,
-            ///
             #[prop(object)]
             pub iothread: IothreadRef,
             /// Those of every virtio device.
@@ -103,13 +87,11 @@ const MAX_QUEUES: u32 = 1023;
 /// Transport properties of virtio disks on PCI.
 #[derive(DeviceProps)]
 pub struct BlkPciProps {
-    ///
     #[prop]
     pub class: u32,
     /// on/off
     #[prop(default = true)]
     pub ioeventfd: bool,
-    ///
     #[prop(default = u32::MAX)]
     pub vectors: u32,
 }

@@ -3,7 +3,7 @@
 //!
 //! Lock order: `take`, then one of the queue's halves or `flight` at a time.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Condvar, Mutex};
@@ -99,6 +99,8 @@ pub struct BlkQueue {
     serial: Arc<[u8]>,
     shared: Arc<Shared>,
     live: AtomicBool,
+    /// Copy of `Flight::busy` for a look without the lock.
+    busy: AtomicU32,
     take: Mutex<Take>,
     flight: Mutex<Flight>,
     idle: Condvar,
@@ -121,6 +123,7 @@ impl BlkQueue {
             serial,
             shared,
             live: AtomicBool::new(true),
+            busy: AtomicU32::new(0),
             take: Mutex::default(),
             flight: Mutex::default(),
             idle: Condvar::new(),
@@ -227,7 +230,9 @@ impl BlkQueue {
                 self.fail(QueueError::InUse);
                 return false;
             }
-            f.insert(slot)
+            let tag = f.insert(slot);
+            self.busy.store(f.busy, Ordering::Relaxed);
+            tag
         };
         let req = Request { op, offset, len, iov: &t.segs, tag: u64::from(tag) };
         match self.backend.submit(req, sink) {
@@ -272,6 +277,7 @@ impl BlkQueue {
     fn retire(&self) {
         let mut f = self.flight.lock();
         f.busy -= 1;
+        self.busy.store(f.busy, Ordering::Relaxed);
         if f.busy == 0 && !self.is_live() {
             self.idle.notify_all();
         }
@@ -360,6 +366,10 @@ impl Source for BlkQueue {
 
     fn run(&self) -> bool {
         self.serve()
+    }
+
+    fn busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) != 0
     }
 
     fn arm(&self) -> bool {

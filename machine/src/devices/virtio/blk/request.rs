@@ -98,8 +98,10 @@ pub fn parse(chain: &Chain, limits: &Limits, disk_len: u64) -> Option<Task> {
 fn place(sector: u64, len: u64, limits: &Limits, disk_len: u64) -> Option<u64> {
     let offset = sector.checked_mul(512)?;
     let block = u64::from(limits.logical);
+    // A power of two.
+    let aligned = (offset | len) & (block - 1) == 0;
     let fits = offset.checked_add(len)? <= disk_len;
-    (fits && offset % block == 0 && len % block == 0).then_some(offset)
+    (fits && aligned).then_some(offset)
 }
 
 fn transfer(op: Op, sector: u64, len: usize, limits: &Limits, disk_len: u64) -> Task {

@@ -2,7 +2,7 @@
 //!
 //! BAR 0 is the legacy register block (I/O ports), BAR 1 the MSI-X table, BAR 2 the optional port for notifications,
 //! BAR 4 the modern register blocks: common (0), interrupt status (0x1000), device (0x2000), notifications (0x3000).
-//! Layout and capability order are those of QEMU 7.2; `tests/oracle.rs` compares.
+//! Layout, capability order and reset values are those that QEMU 7.2 shows; the tests hold them.
 
 mod irq;
 pub mod props;
@@ -17,7 +17,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::core::{self, Core, Transport};
 use super::part::BackendPart;
 use super::{BuildEnv, F_BAD_FEATURE, F_RING_RESET, F_VERSION_1, MAX_QUEUES};
-use crate::device::{BusKind, Cx, Device, EventFds, IoHandler, PciFunction, RealizeCx};
+use crate::device::{BusKind, Cx, Device, EventFds, IoHandler, PciFunction, RealizeCx, TimerHandler};
 use crate::memory::{IoSpec, Owner, RegionKind, Space};
 use crate::pci::{BarKind, Msix, PciIds, PciState};
 use crate::qom::{DeviceClass, OnOffAuto, PropInput};
@@ -114,7 +114,10 @@ where
         }
         let block = D::class_info().category == crate::qom::Category::Storage;
         let core = Core::new(device, features);
-        let mut pci = PciState::new(self.ids(core.dev.id(), legacy));
+        let ids = self.ids(core.dev.id(), legacy);
+        self.own.resolve_class(ids.class);
+        let child_bus = core.dev.child_bus();
+        let mut pci = PciState::new(ids);
         pci.set_interrupt_pin(1);
         let mut d = VirtioPciDevice {
             core,
@@ -151,7 +154,11 @@ where
             b.max_devices = Some(1);
         }
         let part = Box::new(BackendPart::new(dev, block));
-        cx.add_part("virtio-backend", D::class_info(), Box::new(self.device.clone()), Some(bus), part);
+        let props = Box::new(self.device.clone());
+        let part = cx.add_part("virtio-backend", D::class_info(), props, Some(bus), part);
+        if let Some(b) = child_bus {
+            super::part::add_child_bus(cx.m(), part, dev, &b);
+        }
         Ok(Box::new(d))
     }
 }
@@ -244,6 +251,7 @@ fn add_cap(pci: &mut PciState, kind: u8, bar: u8, offset: u32, len: u32, size: u
 impl Device for VirtioPciDevice {
     fn reset(&mut self, cx: &mut Cx<'_>) {
         core::reset(self, cx);
+        self.msix_was = false;
         self.irq.release_kicks(cx);
         self.irq.release_calls(cx, &mut self.pci, &self.core.shared);
     }
@@ -254,6 +262,9 @@ impl Device for VirtioPciDevice {
         Some(self)
     }
     fn event_fds(&mut self) -> Option<&mut dyn EventFds> {
+        Some(self)
+    }
+    fn timers(&mut self) -> Option<&mut dyn TimerHandler> {
         Some(self)
     }
     fn run_state_changed(&mut self, cx: &mut Cx<'_>, running: bool) {
@@ -267,6 +278,12 @@ impl Device for VirtioPciDevice {
     }
     fn as_any(&mut self) -> &mut dyn std::any::Any {
         self
+    }
+}
+
+impl TimerHandler for VirtioPciDevice {
+    fn expired(&mut self, cx: &mut Cx<'_>, id: u32) {
+        core::timer(self, cx, id);
     }
 }
 

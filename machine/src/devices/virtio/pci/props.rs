@@ -23,10 +23,8 @@ pub enum Mode {
 /// Interface switches of generic classes.
 #[derive(DeriveDevice, Clone, Debug)]
 pub struct GenericProps {
-    ///
     #[prop]
     pub disable_legacy: OnOffAuto,
-    ///
     #[prop]
     pub disable_modern: bool,
 }
@@ -49,7 +47,6 @@ pub struct VirtioPciProps {
     /// on/off
     #[prop]
     pub page_per_vq: bool,
-    ///
     #[prop]
     pub x_ignore_backend_features: bool,
     /// on/off
@@ -84,6 +81,8 @@ pub trait OwnProps: PropAccess + Default + Send + 'static {
     fn class(&self) -> u32 {
         0
     }
+    /// Keeps the class that was chosen, where it is shown.
+    fn resolve_class(&mut self, _class: u16) {}
     /// Kicks through eventfds.
     fn ioeventfd(&self) -> bool {
         true
@@ -192,7 +191,7 @@ macro_rules! virtio_pci_classes {
     (
         device: $dev:ty, own: $own:ty, category: $cat:ident,
         parent: $parent:literal, alias: $alias:literal, backend: $backend:literal,
-        generic: $gname:literal, transitional: $tname:literal, non_transitional: $nname:literal $(,)?
+        generic: $gname:literal, transitional: $tname:literal, non_transitional: $nname:literal $(, extra: ($ename:literal, $ety:literal))* $(,)?
     ) => {
         const _: () = {
             use $crate::devices::virtio::pci::props::{forwarded, GenericProps, VirtioPciProps};
@@ -232,7 +231,7 @@ macro_rules! virtio_pci_classes {
                     user_creatable: true,
                     hotpluggable: true,
                     props,
-                    extra: &[("virtio-backend", concat!("child<", $backend, ">"))],
+                    extra: &[("virtio-backend", concat!("child<", $backend, ">")), $(($ename, $ety)),*],
                     create: Some(create),
                 }
             }

@@ -12,8 +12,6 @@
 mod avail;
 mod chain;
 #[cfg(test)]
-pub mod testing;
-#[cfg(test)]
 mod tests;
 mod used;
 
@@ -169,7 +167,7 @@ impl Mapped {
         let n = u64::from(l.size);
         let mem = &snapshot.mem;
         // The specification wants 16, 2 and 4 byte alignment; the accesses below rely on 2 and 4.
-        let aligned = l.avail % 2 == 0 && l.used % 4 == 0;
+        let aligned = l.avail & 1 == 0 && l.used & 3 == 0;
         let at = |addr: u64, len: u64, write| {
             mem.host_ptr(addr, len, write).filter(|_| aligned).ok_or(QueueError::Ring(addr))
         };
