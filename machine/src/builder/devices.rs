@@ -89,6 +89,18 @@ fn find_bus(m: &Machine, class: &ClassInfo, name: Option<&str>) -> QResult<Optio
     let Some(kind) = class.bus else { return Ok(None) };
     let bus = match name {
         Some(n) => m.tree.find_bus(n).ok_or_else(|| qerr!("Bus '{n}' not found"))?,
+        // Transports are taken from the last one down.
+        None if kind == crate::device::BusKind::Virtio => {
+            let free = |b: &&crate::device::Bus| {
+                b.kind == kind && b.max_devices.is_none_or(|max| (b.children.len() as u32) < max)
+            };
+            m.tree
+                .buses()
+                .filter(free)
+                .last()
+                .or_else(|| m.tree.first_bus(kind))
+                .ok_or_else(|| qerr!("No '{}' bus found for device '{}'", kind.type_name(), class.name))?
+        }
         None => m
             .tree
             .first_bus(kind)

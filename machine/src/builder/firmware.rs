@@ -38,7 +38,9 @@ impl Build<'_> {
         let map = files::pc_e820(&self.layout, &self.e820_config());
         let mut named: Vec<(String, FwCfgData)> = vec![("etc/e820".into(), files::e820_file(&map).into())];
         self.boot_files(&mut named)?;
-        self.smbios_files(&mut named)?;
+        if !self.is_microvm() {
+            self.smbios_files(&mut named)?;
+        }
         if self.acpi_enabled() {
             named.extend(acpi_files(self.m, self.layout, self.topo.cpus, self.topo.maxcpus));
         }
@@ -197,8 +199,9 @@ impl Build<'_> {
         };
         let image = read("could not open kernel file", kernel)?;
         let initrd = f.initrd.as_ref().map(|p| read("error reading initrd", p)).transpose()?;
-        let append = f.append.as_deref().unwrap_or("");
-        let linux = linux_boot::prepare(&image, append, initrd, self.layout.below_4g)
+        let extra = crate::boards::microvm::kernel_arguments(self.m);
+        let append = format!("{}{extra}", f.append.as_deref().unwrap_or(""));
+        let linux = linux_boot::prepare(&image, &append, initrd, self.layout.below_4g)
             .map_err(|e| qerr!("qemu: {e}"))?;
         Ok(linux.into_items())
     }
@@ -210,10 +213,13 @@ impl Build<'_> {
         Ok(DirectBootSpec {
             kernel,
             initrd: self.spec.firmware.initrd.clone(),
-            cmdline: self.spec.firmware.append.clone().unwrap_or_default(),
+            cmdline: {
+                let extra = crate::boards::microvm::kernel_arguments(self.m);
+                format!("{}{extra}", self.spec.firmware.append.as_deref().unwrap_or(""))
+            },
             layout: self.layout,
             map: files::pc_e820(&self.layout, &self.e820_config()),
-            smbios: self.smbios_config()?,
+            smbios: if self.is_microvm() { None } else { Some(self.smbios_config()?) },
             cpus: (self.topo.cpus, self.topo.maxcpus),
             acpi: self.acpi_enabled(),
         })
@@ -243,8 +249,8 @@ fn acpi_files(
     cpus: u32,
     maxcpus: u32,
 ) -> Vec<(String, FwCfgData)> {
-    let first = acpi::build(&acpi_config(m, layout, cpus, maxcpus));
-    let rebuild = move |m: &mut Machine| acpi::build(&acpi_config(m, layout, cpus, maxcpus));
+    let first = acpi_blobs(m, layout, cpus, maxcpus);
+    let rebuild = move |m: &mut Machine| acpi_blobs(m, layout, cpus, maxcpus);
     let part = |name: &str, len: usize, pick: fn(AcpiBlobs) -> Vec<u8>| {
         (name.to_string(), FwCfgData::built(len as u32, move |m: &mut Machine| pick(rebuild(m))))
     };
@@ -253,6 +259,12 @@ fn acpi_files(
         part(acpi::RSDP_FILE, first.rsdp.len(), |b| b.rsdp),
         part(acpi::LOADER_FILE, first.loader.len(), |b| b.loader),
     ]
+}
+
+/// The ACPI tables of the machine as it is now.
+pub fn acpi_blobs(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiBlobs {
+    crate::boards::microvm::acpi_tables(m, cpus, maxcpus)
+        .unwrap_or_else(|| acpi::build(&acpi_config(m, layout, cpus, maxcpus)))
 }
 
 /// Describes the machine as it is now.
@@ -298,7 +310,8 @@ fn pci_bus(m: &Machine, bus: BusId) -> PciBus {
     PciBus { functions }
 }
 
-fn isa_devices(m: &Machine) -> Vec<IsaDevice> {
+/// ISA devices that ACPI describes, oldest first.
+pub fn isa_devices(m: &Machine) -> Vec<IsaDevice> {
     let number = |n: &crate::device::DeviceNode, p: &str| {
         n.props.get_prop(p).and_then(|g| g.value.as_u64()).unwrap_or(0)
     };

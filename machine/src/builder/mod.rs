@@ -15,7 +15,7 @@ mod objects;
 pub use bootorder::fw_path;
 pub use devices::{create_device, unplug_device, DeviceArgs};
 pub use drives::{block_error, drive_opts};
-pub use firmware::acpi_config;
+pub use firmware::{acpi_blobs, acpi_config, isa_devices};
 pub use net::{nic_help, nic_models};
 pub use numa::{NumaNode, NumaState};
 pub use objects::check_objects;
@@ -256,9 +256,20 @@ impl Build<'_> {
         };
     }
 
+    /// The properties of an x86 board.
+    pub fn x86_props(&self) -> Option<&crate::boards::X86Props> {
+        let pc = self.props::<crate::boards::PcProps>().map(|p| &p.x86);
+        pc.or_else(|| self.props::<crate::boards::MicrovmProps>().map(|p| &p.x86))
+    }
+
+    /// Whether the board is a `microvm`.
+    pub fn is_microvm(&self) -> bool {
+        self.props::<crate::boards::MicrovmProps>().is_some()
+    }
+
     /// Whether ACPI is on.
     pub fn acpi_enabled(&self) -> bool {
-        self.props::<crate::boards::PcProps>().is_some_and(|p| p.x86.acpi.or(true))
+        self.x86_props().is_some_and(|p| p.acpi.or(true))
     }
 
     /// Whether a kernel is to be started without going through firmware: unless the user names a firmware.

@@ -257,15 +257,15 @@ fn errors_are_qemus() {
             r#"{"type":"socket","id":"s","listen":"1.2.3.4:99"}"#,
             "can't bind ip=1.2.3.4 to socket: Cannot assign requested address",
         ),
-        (r#"{"type":"socket","id":"s","fd":"7777"}"#, "s: Can't use file descriptor 7777: Bad file descriptor"),
+        (
+            r#"{"type":"socket","id":"s","fd":"7777"}"#,
+            "s: Can't use file descriptor 7777: Bad file descriptor",
+        ),
         (r#"{"type":"tap","id":"t","fd":"foo"}"#, "File descriptor named 'foo' has not been found"),
         (r#"{"type":"hubport","id":"h","hubid":1,"netdev":"zz"}"#, "netdev 'zz' not found"),
         (r#"{"type":"user","id":"u"}"#, "network backend 'user' is not compiled into this binary"),
         (r#"{"type":"bridge","id":"b","helper":"/bin/false"}"#, "bridge helper failed"),
-        (
-            r#"{"type":"tap","id":"t","vhost":false,"vhostfd":"3"}"#,
-            "vhostfd(s)= is not valid without vhost",
-        ),
+        (r#"{"type":"tap","id":"t","vhost":false,"vhostfd":"3"}"#, "vhostfd(s)= is not valid without vhost"),
     ] {
         assert_eq!(err(json), text);
     }
