@@ -144,6 +144,7 @@ impl EventLoop {
         let mut m = shared.lock();
         loop {
             if let Some(status) = self.round(&mut m, host)? {
+                m.net_close();
                 return Ok(status);
             }
         }

@@ -11,6 +11,8 @@ mod memory;
 mod net;
 mod numa;
 mod objects;
+#[cfg(test)]
+mod tests;
 
 pub use bootorder::fw_path;
 pub use devices::{create_device, unplug_device, DeviceArgs};
@@ -159,6 +161,7 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     (kind.init)(&mut b)?;
     b.create_user_devices()?;
     b.warn_net();
+    b.m.power_device = b.power_device;
     if let Some(pm) = b.power_device {
         piix4_pm::machine_ready(b.m, pm);
     }

@@ -136,12 +136,9 @@ impl Machine {
         let mut buf = std::mem::take(&mut self.net.scratch);
         buf.resize(MAX_FRAME, 0);
         let mut left = BUDGET;
-        loop {
-            let Some(Client { kind: Kind::Backend(b), stopped: false, taken: false, peer, .. }) =
-                self.net.get_mut(id)
-            else {
-                break;
-            };
+        while let Some(Client { kind: Kind::Backend(b), stopped: false, taken: false, peer, .. }) =
+            self.net.get_mut(id)
+        {
             if peer.is_none() && b.tap().is_some() {
                 // Nobody is there: the host keeps the frames until its queue is full.
                 break;

@@ -23,9 +23,9 @@ pub trait Source: Send + Sync {
     fn poll(&self) -> bool;
     /// Does all work there is, notifications off. Returns whether there was any.
     fn run(&self) -> bool;
-    /// Whether requests are in flight on other threads, which need the processor more than a look does.
-    fn busy(&self) -> bool {
-        false
+    /// Requests in flight on other threads.
+    fn in_flight(&self) -> u32 {
+        0
     }
     /// Switches notifications on before a sleep. Returns whether work came in meanwhile.
     fn arm(&self) -> bool;
@@ -151,9 +151,10 @@ impl IoThread {
             if list.iter().filter(|s| s.run()).count() > 0 {
                 last_work = Instant::now();
             }
-            let busy = || list.iter().any(|s| s.busy());
-            let poll = self.poll.load(Ordering::Relaxed);
-            if poll && credit > 0 && last_work.elapsed() < WINDOW && !busy() {
+            // A guest that waits for its only request sends none meanwhile, and the thread that serves it needs a
+            // processor more than a look does.
+            let alone = || list.iter().map(|s| s.in_flight()).sum::<u32>() == 1;
+            if self.poll.load(Ordering::Relaxed) && credit > 0 && last_work.elapsed() < WINDOW && !alone() {
                 if self.look(&list, version) {
                     credit = (credit + 1).min(MAX_CREDIT);
                     continue;

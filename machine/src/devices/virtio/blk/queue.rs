@@ -368,8 +368,8 @@ impl Source for BlkQueue {
         self.serve()
     }
 
-    fn busy(&self) -> bool {
-        self.busy.load(Ordering::Relaxed) != 0
+    fn in_flight(&self) -> u32 {
+        self.busy.load(Ordering::Relaxed)
     }
 
     fn arm(&self) -> bool {
