@@ -20,6 +20,7 @@ pub mod irq;
 pub mod machine;
 pub mod memory;
 pub mod net;
+pub mod objects;
 pub mod pci;
 pub mod process;
 pub mod qom;

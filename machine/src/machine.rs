@@ -109,14 +109,18 @@ pub struct Machine {
     pub rngs: crate::devices::virtio::rng::RngSources,
     /// Completions of block requests on their way to devices.
     pub(crate) completions: crate::completion::Completions,
+    /// Objects of users.
+    pub objects: crate::objects::ObjectTable,
+    /// NUMA nodes, if the machine has any.
+    pub numa: Option<crate::builder::NumaState>,
     /// Machine type and properties.
     pub board: Option<MachineObject>,
     /// Facts for queries.
     pub info: MachineInfo,
     /// Boot without firmware, if that is how the machine starts.
     pub direct_boot: Option<Box<DirectBoot>>,
-    /// The board's RAM.
-    pub main_ram: Option<Arc<RamBlock>>,
+    /// The board's RAM: blocks in order of RAM offsets.
+    pub main_ram: Vec<Arc<RamBlock>>,
     /// vCPUs to create (between board and accelerator start).
     pub(crate) cpu_configs: Option<Vec<VcpuConfig>>,
     /// Construction is over: from now on devices are hot-plugged.
@@ -168,10 +172,12 @@ impl Machine {
             iothreads: Default::default(),
             rngs: Default::default(),
             completions: Default::default(),
+            objects: Default::default(),
+            numa: None,
             board: None,
             info: MachineInfo::default(),
             direct_boot: None,
-            main_ram: None,
+            main_ram: Vec::new(),
             cpu_configs: None,
             ready: false,
             power_device: None,
@@ -487,6 +493,7 @@ impl Machine {
         !self.monitor_inbox.is_empty()
             || !self.qtest_inbox.is_empty()
             || !self.chr_again.is_empty()
+            || !self.net.again.is_empty()
             || self.run.requests.any()
     }
 

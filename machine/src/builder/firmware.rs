@@ -32,13 +32,15 @@ impl Build<'_> {
             cpus: self.topo.cpus as u16,
             apic_id_limit: self.topo.maxcpus as u16,
             boot_menu: self.spec.boot.menu == Some(true),
-            numa: None,
+            numa: self.m.numa.as_ref().map(super::NumaState::fw_cfg),
             hpet: self.hpet_id(),
         });
         let map = files::pc_e820(&self.layout, &self.e820_config());
         let mut named: Vec<(String, FwCfgData)> = vec![("etc/e820".into(), files::e820_file(&map).into())];
         self.boot_files(&mut named)?;
-        self.smbios_files(&mut named)?;
+        if !self.is_microvm() {
+            self.smbios_files(&mut named)?;
+        }
         if self.acpi_enabled() {
             named.extend(acpi_files(self.m, self.layout, self.topo.cpus, self.topo.maxcpus));
         }
@@ -197,8 +199,9 @@ impl Build<'_> {
         };
         let image = read("could not open kernel file", kernel)?;
         let initrd = f.initrd.as_ref().map(|p| read("error reading initrd", p)).transpose()?;
-        let append = f.append.as_deref().unwrap_or("");
-        let linux = linux_boot::prepare(&image, append, initrd, self.layout.below_4g)
+        let extra = crate::boards::microvm::kernel_arguments(self.m);
+        let append = format!("{}{extra}", f.append.as_deref().unwrap_or(""));
+        let linux = linux_boot::prepare(&image, &append, initrd, self.layout.below_4g)
             .map_err(|e| qerr!("qemu: {e}"))?;
         Ok(linux.into_items())
     }
@@ -210,10 +213,13 @@ impl Build<'_> {
         Ok(DirectBootSpec {
             kernel,
             initrd: self.spec.firmware.initrd.clone(),
-            cmdline: self.spec.firmware.append.clone().unwrap_or_default(),
+            cmdline: {
+                let extra = crate::boards::microvm::kernel_arguments(self.m);
+                format!("{}{extra}", self.spec.firmware.append.as_deref().unwrap_or(""))
+            },
             layout: self.layout,
             map: files::pc_e820(&self.layout, &self.e820_config()),
-            smbios: self.smbios_config()?,
+            smbios: if self.is_microvm() { None } else { Some(self.smbios_config()?) },
             cpus: (self.topo.cpus, self.topo.maxcpus),
             acpi: self.acpi_enabled(),
         })
@@ -243,8 +249,8 @@ fn acpi_files(
     cpus: u32,
     maxcpus: u32,
 ) -> Vec<(String, FwCfgData)> {
-    let first = acpi::build(&acpi_config(m, layout, cpus, maxcpus));
-    let rebuild = move |m: &mut Machine| acpi::build(&acpi_config(m, layout, cpus, maxcpus));
+    let first = acpi_blobs(m, layout, cpus, maxcpus);
+    let rebuild = move |m: &mut Machine| acpi_blobs(m, layout, cpus, maxcpus);
     let part = |name: &str, len: usize, pick: fn(AcpiBlobs) -> Vec<u8>| {
         (name.to_string(), FwCfgData::built(len as u32, move |m: &mut Machine| pick(rebuild(m))))
     };
@@ -255,14 +261,22 @@ fn acpi_files(
     ]
 }
 
+/// The ACPI tables of the machine as it is now.
+pub fn acpi_blobs(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiBlobs {
+    crate::boards::microvm::acpi_tables(m, cpus, maxcpus)
+        .unwrap_or_else(|| acpi::build(&acpi_config(m, layout, cpus, maxcpus)))
+}
+
 /// Describes the machine as it is now.
 pub fn acpi_config(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiConfig {
-    let entries = (0..maxcpus).map(|i| CpuEntry { apic_id: i, present: i < cpus, node: None }).collect();
+    let node = |i: u32| m.numa.as_ref().and_then(|n| n.cpu_nodes.get(i as usize).copied());
+    let entries = (0..maxcpus).map(|i| CpuEntry { apic_id: i, present: i < cpus, node: node(i) }).collect();
     let root = m.pci.iter().find(|b| b.bridge.is_none()).map(|b| b.bus);
     let pci = root.map(|b| pci_bus(m, b)).unwrap_or_default();
     let isa = isa_devices(m);
     let mut cfg = AcpiConfig::pc(entries, layout, pci, isa);
     cfg.smm = false;
+    cfg.numa = m.numa.as_ref().map(super::NumaState::acpi);
     if let Some(p) = m.board.as_ref().and_then(|b| b.props.as_any().downcast_ref::<PcProps>()) {
         cfg.hpet = p.hpet;
     }
@@ -296,7 +310,8 @@ fn pci_bus(m: &Machine, bus: BusId) -> PciBus {
     PciBus { functions }
 }
 
-fn isa_devices(m: &Machine) -> Vec<IsaDevice> {
+/// ISA devices that ACPI describes, oldest first.
+pub fn isa_devices(m: &Machine) -> Vec<IsaDevice> {
     let number = |n: &crate::device::DeviceNode, p: &str| {
         n.props.get_prop(p).and_then(|g| g.value.as_u64()).unwrap_or(0)
     };

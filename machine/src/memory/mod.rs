@@ -10,7 +10,7 @@ mod ram;
 mod tree;
 
 pub use flat::{FlatKind, FlatRange, FlatView, MemError};
-pub use ram::{RamBlock, RamError, RamSource};
+pub use ram::{RamBlock, RamError, RamOptions, RamSource};
 pub use tree::{IoSpec, Owner, Region, RegionId, RegionKind, RegionTree};
 
 use std::sync::Arc;

@@ -28,6 +28,7 @@ register_classes! {
         crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::serial::VirtioSerialProps, 0>,
         crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::serial::VirtioSerialProps, 1>,
         crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::serial::VirtioSerialProps, 2>,
+        crate::devices::misc::ged::GedProps,
         crate::devices::storage::fdc::FloppyProps,
         crate::devices::chipset::fw_cfg::FwCfgIoProps,
         crate::devices::legacy::hpet::HpetProps,
@@ -46,6 +47,7 @@ register_classes! {
         crate::devices::legacy::pit::pcspk::PcspkProps,
         crate::devices::legacy::pit::IsaPitProps,
         crate::devices::legacy::serial::IsaSerialProps,
+        crate::devices::misc::isabus_bridge::IsaBridgeProps,
         crate::devices::legacy::kvm::KvmPicProps,
         crate::devices::legacy::kvm::KvmIoapicProps,
         crate::devices::legacy::kvm::KvmPitProps,
@@ -71,6 +73,7 @@ register_classes! {
         crate::devices::misc::vmgenid::VmgenidProps,
     }
     abstracts {
+        "acpi-ged": Some("sys-bus-device"),
         "device": Some("object"),
         "fw_cfg": Some("sys-bus-device"),
         "i2c-slave": Some("device"),

@@ -40,7 +40,7 @@ pub use loc::{Loc, Word};
 pub use machine::{
     AccelOrigin, AccelSpec, CpuFeature, CpuSpec, DeviceSpec, GlobalSpec, MachineSpec, ObjectSpec,
 };
-pub use memory::{MemorySpec, NumaKind, NumaSpec};
+pub use memory::{MemorySize, MemorySpec, NumaKind, NumaSpec};
 pub use net::{NetPeer, NetdevSpec, NicSpec};
 pub use place::DrivePlace;
 pub use run::{

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,9 @@ pub struct IoThread {
     version: AtomicU64,
     registry: Registry,
     waker: Waker,
-    poll: bool,
+    poll: AtomicBool,
+    /// Thread id of the host, 0 until the thread runs.
+    tid: AtomicI32,
 }
 
 /// Handle of a source.
@@ -65,14 +67,13 @@ impl IoThread {
         let epoll = Poll::new()?;
         let registry = epoll.registry().try_clone()?;
         let waker = Waker::new(&registry, WAKE)?;
-        // With a single processor looking only keeps the guest from running.
-        let poll = poll && std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
         let t = Arc::new(Self {
             sources: Mutex::new(Sources { map: BTreeMap::new(), next: 0, stop: false }),
             version: AtomicU64::new(0),
             registry,
             waker,
-            poll,
+            poll: AtomicBool::new(poll && looking_pays()),
+            tid: AtomicI32::new(0),
         });
         let me = t.clone();
         std::thread::Builder::new().name(name.to_string()).spawn(move || me.main(epoll))?;
@@ -102,6 +103,21 @@ impl IoThread {
         self.changed();
     }
 
+    /// Whether the thread may look at queues before it sleeps.
+    pub fn set_poll(&self, poll: bool) {
+        self.poll.store(poll && looking_pays(), Ordering::Relaxed);
+    }
+
+    /// Thread id of the host (waits for the thread to start).
+    pub fn thread_id(&self) -> i32 {
+        loop {
+            match self.tid.load(Ordering::Acquire) {
+                0 => std::thread::yield_now(),
+                id => return id,
+            }
+        }
+    }
+
     /// Ends the thread after its present round.
     pub fn stop(&self) {
         self.sources.lock().stop = true;
@@ -115,6 +131,8 @@ impl IoThread {
     }
 
     fn main(&self, mut epoll: Poll) {
+        // SAFETY: no arguments, cannot fail.
+        self.tid.store(unsafe { libc::gettid() }, Ordering::Release);
         let mut events = Events::with_capacity(64);
         let mut list: Vec<Arc<dyn Source>> = Vec::new();
         let mut version = u64::MAX;
@@ -136,7 +154,7 @@ impl IoThread {
             // A guest that waits for its only request sends none meanwhile, and the thread that serves it needs a
             // processor more than a look does.
             let alone = || list.iter().map(|s| s.in_flight()).sum::<u32>() == 1;
-            if self.poll && credit > 0 && last_work.elapsed() < WINDOW && !alone() {
+            if self.poll.load(Ordering::Relaxed) && credit > 0 && last_work.elapsed() < WINDOW && !alone() {
                 if self.look(&list, version) {
                     credit = (credit + 1).min(MAX_CREDIT);
                     continue;
@@ -173,6 +191,11 @@ impl IoThread {
     }
 }
 
+/// With a single processor looking only keeps the guest from running.
+fn looking_pays() -> bool {
+    std::thread::available_parallelism().is_ok_and(|n| n.get() > 1)
+}
+
 /// The I/O threads of a machine: those made by `-object iothread`, and one for devices without `iothread=`.
 #[derive(Default)]
 pub struct IoThreads {
@@ -193,9 +216,10 @@ impl IoThreads {
         self.named.get(id).cloned()
     }
 
-    /// Ends the thread of an object (which no device uses any more).
+    /// Forgets the thread of an object that was deleted. A device that still uses it keeps it running.
     pub fn remove(&mut self, id: &str) {
-        if let Some(t) = self.named.remove(id) {
+        // One reference is `t`, the other the thread's own.
+        if let Some(t) = self.named.remove(id).filter(|t| Arc::strong_count(t) <= 2) {
             t.stop();
         }
     }

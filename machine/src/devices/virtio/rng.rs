@@ -44,6 +44,11 @@ impl RngSources {
         self.named.insert(id.to_string(), source);
     }
 
+    /// The source of an object.
+    pub fn get(&self, id: &str) -> Option<Arc<Mutex<dyn RngSource>>> {
+        self.named.get(id).cloned()
+    }
+
     /// Forgets an object.
     pub fn remove(&mut self, id: &str) {
         self.named.remove(id);
