@@ -138,14 +138,6 @@ impl Build<'_> {
     /// `-device` and devices that other options stand for.
     pub fn create_user_devices(&mut self) -> QResult<()> {
         self.create_virtio_drives()?;
-        for (i, p) in self.spec.debugcons.iter().enumerate() {
-            let _ = i;
-            let Some(chr) = &p.chardev else { continue };
-            let mut props = Dict::new();
-            props.push("chardev", crate::spec::Value::text(chr.clone()));
-            let a = DeviceArgs { driver: "isa-debugcon", id: None, bus: None, props: &props };
-            create_device(self.m, &a).map_err(|e| p.loc.locate(e))?;
-        }
         for d in &self.spec.devices {
             let bus = d.props.get("bus").and_then(|v| v.as_str()).map(str::to_string);
             let mut props = d.props.clone();

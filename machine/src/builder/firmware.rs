@@ -220,7 +220,8 @@ impl Build<'_> {
     }
 
     fn e820_config(&self) -> files::E820Config {
-        files::E820Config { amd_cpu: false, phys_bits: 40, kvm: self.m.accel.name() == "kvm" }
+        let cpu = self.m.info.cpu;
+        files::E820Config { amd_cpu: cpu.amd, phys_bits: cpu.phys_bits, kvm: self.m.accel.name() == "kvm" }
     }
 
     /// Sets a boot without firmware up, if the kernel allows it and the user did not name a firmware.

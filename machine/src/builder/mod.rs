@@ -47,6 +47,8 @@ pub struct MachineInfo {
     pub cpu_model: String,
     /// Name of the RAM block's backend.
     pub ram_id: String,
+    /// What firmware tables say of the CPUs.
+    pub cpu: crate::cpu::CpuFacts,
     /// CPU devices by index.
     pub cpus: Vec<DevId>,
 }
@@ -233,6 +235,7 @@ impl Build<'_> {
             ram_slots: s.memory.slots.unwrap_or(0),
             topology: Some(self.topo),
             cpu_model: String::new(),
+            cpu: Default::default(),
             ram_id: self.kind.default_ram_id.unwrap_or("").to_string(),
             cpus: Vec::new(),
         };
