@@ -6,6 +6,8 @@ use super::Build;
 use crate::accel::kvm::{to_cpuid, KvmAccel, VcpuConfig};
 use crate::accel::IrqChip;
 use crate::cpu::{self, ApicLayout, Caps, CpuDevice, CpuProps, CpuSetup, Name};
+use crate::device::DeviceTree;
+use crate::machine::Machine;
 use crate::qom::{self, PropInput};
 use crate::{qerr, QResult};
 
@@ -13,18 +15,21 @@ use crate::{qerr, QResult};
 const MSR_ARCH_CAPABILITIES: u32 = 0x10a;
 const MSR_UCODE_REV: u32 = 0x8b;
 
+/// What the machine's accelerator can give a guest's CPU, on this host. Also for machines without CPUs.
+pub fn cpu_caps(m: &mut Machine) -> QResult<Caps> {
+    if let Some(setup) = &m.cpu_setup {
+        return Ok(setup.caps.clone());
+    }
+    match m.accel.as_any().downcast_mut::<KvmAccel>() {
+        Some(kvm) => kvm.cpu_caps(),
+        None => Ok(Caps::any()),
+    }
+}
+
 impl Build<'_> {
     /// Whether the interrupt controllers are the kernel's.
     pub fn kernel_irqchip(&self) -> bool {
         self.m.accel.irqchip() == IrqChip::Kernel
-    }
-
-    /// What the accelerator can give a guest's CPU.
-    fn cpu_caps(&mut self) -> QResult<Caps> {
-        match self.m.accel.as_any().downcast_mut::<KvmAccel>() {
-            Some(kvm) => kvm.cpu_caps(),
-            None => Ok(Caps::any()),
-        }
     }
 
     /// Creates the CPUs that are present at start.
@@ -46,12 +51,19 @@ impl Build<'_> {
             }
         };
         let layout = ApicLayout::new(&self.topo);
-        let setup = Arc::new(CpuSetup { caps: self.cpu_caps()?, flags, layout });
+        if layout.apic_id_of(self.topo.maxcpus.saturating_sub(1)) >= 255 {
+            return Err(qerr!("current -smp configuration requires kernel irqchip and X2APIC API support."));
+        }
+        let setup = Arc::new(CpuSetup { caps: cpu_caps(self.m)?, flags, layout });
         self.m.info.cpu_model = name.name.into();
         self.check_model(name, &setup)?;
         self.m.cpu_setup = Some(setup);
         for index in 0..self.topo.cpus {
             self.create_cpu(name, layout, index)?;
+            // The first local APIC brings the helper for guests' task priority accesses.
+            if index == 0 && self.kernel_irqchip() && qom::class_by_name("kvmvapic").is_some() {
+                self.m.add_board_device("kvmvapic", Some(DeviceTree::SYSTEM), &[])?;
+            }
         }
         if let Some(first) = self.m.info.cpus.first().copied() {
             self.m.info.cpu = self.m.with::<CpuDevice, _>(first, |c, _| c.facts()).unwrap_or_default();
@@ -102,6 +114,7 @@ impl Build<'_> {
                     apic_id: c.apic_id,
                     cpuid: to_cpuid(&c.leaves)?,
                     msrs: vec![(MSR_ARCH_CAPABILITIES, arch), (MSR_UCODE_REV, c.cpu.ucode_rev)],
+                    mce: c.has_machine_checks(),
                     tsc_khz: c.tsc_khz,
                 })
             });

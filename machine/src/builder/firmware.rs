@@ -30,7 +30,7 @@ impl Build<'_> {
             ram_size: self.ram_size,
             nographic: self.spec.display.nographic,
             cpus: self.topo.cpus as u16,
-            apic_id_limit: self.topo.maxcpus as u16,
+            apic_id_limit: (apic_id(self.m, self.topo.maxcpus.saturating_sub(1)) + 1) as u16,
             boot_menu: self.spec.boot.menu == Some(true),
             numa: None,
             hpet: self.hpet_id(),
@@ -256,9 +256,15 @@ fn acpi_files(
     ]
 }
 
+/// Local APIC id of the CPU with number `index`.
+fn apic_id(m: &Machine, index: u32) -> u32 {
+    m.cpu_setup.as_ref().map_or(index, |s| s.layout.apic_id_of(index))
+}
+
 /// Describes the machine as it is now.
 pub fn acpi_config(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiConfig {
-    let entries = (0..maxcpus).map(|i| CpuEntry { apic_id: i, present: i < cpus, node: None }).collect();
+    let entries =
+        (0..maxcpus).map(|i| CpuEntry { apic_id: apic_id(m, i), present: i < cpus, node: None }).collect();
     let root = m.pci.iter().find(|b| b.bridge.is_none()).map(|b| b.bus);
     let pci = root.map(|b| pci_bus(m, b)).unwrap_or_default();
     let isa = isa_devices(m);

@@ -10,6 +10,7 @@ mod firmware;
 mod memory;
 
 pub use bootorder::fw_path;
+pub use cpus::cpu_caps;
 pub use devices::{create_device, unplug_device, DeviceArgs};
 pub use drives::{block_error, drive_opts};
 pub use firmware::acpi_config;

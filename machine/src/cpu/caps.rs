@@ -37,8 +37,8 @@ pub struct HostCpu {
     pub model_id: String,
     /// Physical address bits.
     pub phys_bits: u32,
-    /// Leaves 2, 4, 0x80000005, 0x80000006 and 0x8000001D, for `host-cache-info`.
-    pub caches: Vec<Leaf>,
+    /// Leaves 2, 4, 0x80000005, 0x80000006 and 0x8000001D, if they differ from those of this processor.
+    pub caches: Option<Vec<Leaf>>,
 }
 
 /// What an accelerator on this host can give a guest.
@@ -160,56 +160,68 @@ fn vmx_allowed(index: u32, value: u64) -> u64 {
 
 impl HostCpu {
     /// Asks the processor that this program runs on.
-    #[cfg(target_arch = "x86_64")]
     pub fn detect() -> Self {
-        // `CPUID` exists on every x86-64 processor and has no side effects.
-        #[allow(unused_unsafe)]
-        let cpuid = |f, i| {
-            // SAFETY: see above.
-            let r = unsafe { std::arch::x86_64::__cpuid_count(f, i) };
-            [r.eax, r.ebx, r.ecx, r.edx]
-        };
         let text = |words: &[u32]| {
             let bytes: Vec<u8> = words.iter().flat_map(|x| x.to_le_bytes()).take_while(|b| *b != 0).collect();
             String::from_utf8_lossy(&bytes).into_owned()
         };
-        let [max, b, c, d] = cpuid(0, 0);
+        let [_, b, c, d] = cpuid(0, 0);
         let ext = cpuid(0x8000_0000, 0)[0];
         let brand: Vec<u32> = if ext >= 0x8000_0004 {
             (2..5).flat_map(|i| cpuid(0x8000_0000 + i, 0)).collect()
         } else {
             Vec::new()
         };
-        let mut caches = Vec::new();
-        let mut add = |function: u32, index: u32| {
-            let present = if function >= 0x8000_0000 { function <= ext } else { function <= max };
-            let regs = if present { cpuid(function, index) } else { [0; 4] };
-            caches.push(Leaf { function, index, flags: 0, regs });
-            regs[0] & 31 != 0
-        };
-        add(2, 0);
-        add(0x8000_0005, 0);
-        add(0x8000_0006, 0);
-        for function in [4, 0x8000_001d] {
-            // A processor has at most a handful of caches.
-            for index in 0..16 {
-                if !add(function, index) {
-                    break;
-                }
-            }
-        }
         Self {
             vendor: text(&[b, d, c]),
             signature: cpuid(1, 0)[0],
             model_id: text(&brand),
             phys_bits: if ext >= 0x8000_0008 { cpuid(0x8000_0008, 0)[0] & 0xff } else { 36 },
-            caches,
+            caches: None,
         }
     }
 
-    /// Nothing is known elsewhere.
-    #[cfg(not(target_arch = "x86_64"))]
-    pub fn detect() -> Self {
-        Self { phys_bits: 40, ..Self::default() }
+    /// Leaves that describe the host's caches. Each `CPUID` may take microseconds (it can trap to a hypervisor), so they
+    /// are read only when `host-cache-info` asks for them.
+    pub fn cache_leaves(&self) -> Vec<Leaf> {
+        self.caches.clone().unwrap_or_else(read_caches)
     }
+}
+
+/// Runs `CPUID`.
+#[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe)] // the function became safe in a later release than the oldest that we support
+fn cpuid(function: u32, index: u32) -> [u32; 4] {
+    // SAFETY: `CPUID` exists on every x86-64 processor and has no side effects.
+    let r = unsafe { std::arch::x86_64::__cpuid_count(function, index) };
+    [r.eax, r.ebx, r.ecx, r.edx]
+}
+
+/// Nothing is known elsewhere.
+#[cfg(not(target_arch = "x86_64"))]
+fn cpuid(_function: u32, _index: u32) -> [u32; 4] {
+    [0; 4]
+}
+
+fn read_caches() -> Vec<Leaf> {
+    let (max, ext) = (cpuid(0, 0)[0], cpuid(0x8000_0000, 0)[0]);
+    let mut caches = Vec::new();
+    let mut add = |function: u32, index: u32| {
+        let present = if function >= 0x8000_0000 { function <= ext } else { function <= max };
+        let regs = if present { cpuid(function, index) } else { [0; 4] };
+        caches.push(Leaf { function, index, flags: 0, regs });
+        regs[0] & 31 != 0
+    };
+    add(2, 0);
+    add(0x8000_0005, 0);
+    add(0x8000_0006, 0);
+    for function in [4, 0x8000_001d] {
+        // A processor has at most a handful of caches.
+        for index in 0..16 {
+            if !add(function, index) {
+                break;
+            }
+        }
+    }
+    caches
 }

@@ -36,7 +36,8 @@ pub struct CpuidInput<'a> {
 
 /// Builds all leaves.
 pub fn leaves(input: &CpuidInput<'_>) -> Vec<Leaf> {
-    let mut b = Builder { i: input, out: Vec::with_capacity(48) };
+    let host_caches = if input.props.host_cache_info { input.caps.host.cache_leaves() } else { Vec::new() };
+    let mut b = Builder { i: input, host_caches, out: Vec::with_capacity(48) };
     b.kvm();
     b.basic();
     b.extended();
@@ -47,6 +48,7 @@ pub fn leaves(input: &CpuidInput<'_>) -> Vec<Leaf> {
 
 struct Builder<'a> {
     i: &'a CpuidInput<'a>,
+    host_caches: Vec<Leaf>,
     out: Vec<Leaf>,
 }
 
@@ -165,8 +167,10 @@ impl Builder<'_> {
     }
 
     fn host_cache(&self, function: u32, index: u32) -> [u32; 4] {
-        let all = &self.i.caps.host.caches;
-        all.iter().find(|l| l.function == function && l.index == index).map_or([0; 4], |l| l.regs)
+        self.host_caches
+            .iter()
+            .find(|l| l.function == function && l.index == index)
+            .map_or([0; 4], |l| l.regs)
     }
 
     fn descriptors(&mut self) {

@@ -36,6 +36,12 @@ impl Default for CpuFacts {
 }
 
 impl CpuDevice {
+    /// Whether it has the machine-check architecture.
+    pub fn has_machine_checks(&self) -> bool {
+        let f = &self.cpu.features;
+        self.cpu.signature[0].min(15) >= 6 && f.has("mce") && f.has("mca")
+    }
+
     /// Facts for firmware tables.
     pub fn facts(&self) -> CpuFacts {
         CpuFacts {
@@ -139,19 +145,22 @@ impl Device for CpuDevice {
 #[derive(DeriveDevice, Debug)]
 pub struct ApicProps {
     /// APIC id
+    #[prop]
     pub id: u32,
     /// Version register
+    #[prop]
     pub version: u8,
     /// Patches guests' accesses to the task priority register
     #[prop(default = true)]
     pub vapic: bool,
     /// Instance number in migration streams is the APIC id as it was before machine version 2.9
+    #[prop(name = "legacy-instance-id")]
     pub legacy_instance_id: bool,
 }
 
 /// Properties of `kvm-apic`.
 #[derive(DeriveDevice, Debug)]
-#[class(name = "kvm-apic", parent = "apic-common", internal)]
+#[class(name = "kvm-apic", parent = "apic-common", internal, hotplug)]
 pub struct KvmApicProps {
     /// Properties of every local APIC.
     #[base]

@@ -36,14 +36,17 @@ pub struct Name {
 const fn class(name: &'static str, kind: Kind, create: fn() -> Box<dyn DeviceClass>) -> ClassInfo {
     ClassInfo {
         name,
-        parent: Some("x86_64-cpu"),
+        parent: Some(match kind {
+            Kind::Host => "max-x86_64-cpu",
+            _ => "x86_64-cpu",
+        }),
         is_abstract: false,
         desc: "",
         category: Category::Cpu,
         bus: None::<BusKind>,
         aliases: &[],
         user_creatable: true,
-        hotpluggable: false,
+        hotpluggable: true,
         props: match kind {
             Kind::Max | Kind::Host => &MAX_TABLE,
             _ => &TABLE,

@@ -32,7 +32,7 @@ fn host() -> HostCpu {
         signature: 0xc06f2,
         model_id: "Intel(R) Xeon(R) Processor".into(),
         phys_bits: 48,
-        caches: caches.map(leaf).to_vec(),
+        caches: Some(caches.map(leaf).to_vec()),
     }
 }
 

@@ -12,6 +12,9 @@ use super::words::At;
 use crate::qom::{PropAccess, PropGet, PropInput, PropValue};
 use crate::{qerr, QResult};
 
+/// A switch whose default depends on the accelerator.
+const AUTO: i64 = -1;
+
 /// Bits of `lbr-fmt` that no format uses: no last-branch records.
 const NO_LBR: u64 = !0x3f;
 
@@ -78,6 +81,7 @@ impl CpuProps {
                 p.signature = [None; 3];
                 p.model_id = None;
                 p.set_int("pmu", 1);
+                p.set_int("host-phys-bits", AUTO);
             }
             Kind::Version(model, n) | Kind::Alias(model, n) => p.load(model, n),
             Kind::Plain(model) => p.load(model, 1),
@@ -144,7 +148,7 @@ impl CpuProps {
         if let Some((s, _)) = hv {
             return Err(qerr!("Hyper-V enlightenment '{}' is not supported by this accelerator", s.name));
         }
-        if self.no_nonarch_coresharing == "on" || !self.hv_vendor_id.is_empty() {
+        if self.no_nonarch_coresharing == "on" {
             return Err(qerr!("Hyper-V enlightenments are not supported by this accelerator"));
         }
         if self.on("lmce") {
@@ -243,11 +247,13 @@ impl CpuProps {
             "model-id" => {
                 Value::from(self.model_id.as_deref().or(r.map(|r| r.model_id.as_str())).unwrap_or(""))
             }
-            "hv-vendor-id" => Value::from(self.hv_vendor_id.as_str()),
+            "hv-vendor-id" => match self.hv_vendor_id.as_str() {
+                "" if r.is_some_and(|r| r.running_on_kvm) => Value::from("Microsoft Hv"),
+                v => Value::from(v),
+            },
             "hv-no-nonarch-coresharing" => Value::from(self.no_nonarch_coresharing.as_str()),
             "lbr-fmt" | "lbr_fmt" => Value::from(NO_LBR),
             "legacy-cache" => Value::from(self.legacy_cache),
-            "legacy-memory" => Value::from(""),
             "memory" => Value::from("/machine/unattached/system[0]"),
             "migratable" if matches!(self.name.kind, Kind::Max | Kind::Host) => Value::from(self.migratable),
             "host-cache-info" if matches!(self.name.kind, Kind::Max | Kind::Host) => {
@@ -282,7 +288,7 @@ impl CpuProps {
             _ => v,
         };
         match s.ty {
-            "bool" => Value::Bool(v != 0),
+            "bool" => Value::Bool(v == 1),
             "uint64" => Value::from(v as u64),
             _ => Value::from(v),
         }

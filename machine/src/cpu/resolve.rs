@@ -42,6 +42,8 @@ pub struct Resolved {
     pub caches: Option<CacheModel>,
     /// Microcode revision.
     pub ucode_rev: u64,
+    /// Ready to run on KVM.
+    pub running_on_kvm: bool,
     /// Lines for the user.
     pub warnings: Vec<String>,
 }
@@ -94,6 +96,9 @@ impl CpuProps {
     pub fn expand(&mut self, caps: &Caps, board: Board<'_>) -> QResult<Resolved> {
         let mut r = Resolved { caches: Some(self.caches), ..Resolved::default() };
         self.accel_defaults(caps);
+        if self.int("host-phys-bits") < 0 {
+            self.set_int("host-phys-bits", i64::from(caps.kind == CapsKind::Kvm));
+        }
         let auto = matches!(self.name.kind, Kind::Max | Kind::Host);
         for (name, on) in board.flags {
             if !self.set_feature(name, *on) {
@@ -296,9 +301,10 @@ impl CpuProps {
 
     fn phys_bits(&self, caps: &Caps, r: &mut Resolved) -> QResult<()> {
         let kvm = caps.kind == CapsKind::Kvm;
+        r.running_on_kvm = kvm;
         let host_bits = caps.host.phys_bits;
         let own = self.int("phys-bits") as u32;
-        let auto = self.on("host-phys-bits") || matches!(self.name.kind, Kind::Max | Kind::Host);
+        let auto = self.on("host-phys-bits");
         r.phys_bits = if !r.features.has("lm") {
             match own {
                 0 => 32 + if r.features.has("pse36") { 4 } else { 0 },

@@ -1,14 +1,40 @@
 //! What this KVM can give a guest's CPU.
 
-use kvm_bindings::{kvm_cpuid_entry2, kvm_msr_entry, CpuId, Msrs};
-use kvm_ioctls::Cap;
+use kvm_bindings::{kvm_cpuid_entry2, kvm_msr_entry, CpuId, Msrs, KVMIO};
+use kvm_ioctls::{Cap, VcpuFd};
+use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref};
+use vmm_sys_util::{ioctl_ior_nr, ioctl_iow_nr};
 
 use super::KvmAccel;
 use crate::accel::IrqChip;
 use crate::cpu::{Caps, HostCpu, KvmFacts, Leaf};
 use crate::{qerr, QResult};
 
+ioctl_iow_nr!(KVM_X86_SETUP_MCE, KVMIO, 0x9c, u64);
+ioctl_ior_nr!(KVM_X86_GET_MCE_CAP_SUPPORTED, KVMIO, 0x9d, u64);
+
+/// Machine-check capabilities that guests get, as far as KVM has them: `MCG_CTL`, software error recovery.
+const MCE_WANTED: u64 = 1 << 8 | 1 << 24;
+/// Machine-check banks.
+const MCE_BANKS: u64 = 10;
+
 impl KvmAccel {
+    /// Gives a vCPU the machine-check registers that QEMU's CPUs have.
+    pub fn set_up_mce(&self, fd: &VcpuFd) -> QResult<()> {
+        let mut supported = 0u64;
+        // SAFETY: the request writes one 64-bit value to where the reference points.
+        if unsafe { ioctl_with_mut_ref(&self.kvm, KVM_X86_GET_MCE_CAP_SUPPORTED(), &mut supported) } < 0 {
+            return Ok(());
+        }
+        let cap = supported & MCE_WANTED | MCE_BANKS;
+        // SAFETY: the request reads one 64-bit value.
+        if unsafe { ioctl_with_ref(fd, KVM_X86_SETUP_MCE(), &cap) } < 0 {
+            let e = std::io::Error::last_os_error();
+            return Err(qerr!("KVM_X86_SETUP_MCE failed: {}", crate::error::strerror(&e)));
+        }
+        Ok(())
+    }
+
     /// Features, leaves and the host's identity.
     pub fn cpu_caps(&self) -> QResult<Caps> {
         let table = self.supported_cpuid()?;

@@ -200,6 +200,9 @@ impl KvmAccel {
             e.eax = c.tsc_khz.unwrap_or(host_khz);
         }
         fd.set_cpuid2(&cpuid).map_err(|e| ioctl_error("KVM_SET_CPUID2", e))?;
+        if c.mce {
+            self.set_up_mce(fd)?;
+        }
         for (index, data) in &c.msrs {
             let entry = kvm_msr_entry { index: *index, data: *data, ..Default::default() };
             // A KVM that lacks one of them has no use for it.
@@ -239,6 +242,8 @@ pub struct VcpuConfig {
     pub cpuid: CpuId,
     /// Model-specific registers that depend on the model: (index, value).
     pub msrs: Vec<(u32, u64)>,
+    /// Has machine-check registers.
+    pub mce: bool,
     /// Frequency of the time stamp counter in kHz, if it must not be the host's.
     pub tsc_khz: Option<u32>,
 }
