@@ -121,6 +121,8 @@ pub struct Machine {
     pub direct_boot: Option<Box<DirectBoot>>,
     /// The board's RAM: blocks in order of RAM offsets.
     pub main_ram: Vec<Arc<RamBlock>>,
+    /// What the CPUs have in common, if the machine has any.
+    pub cpu_setup: crate::cpu::SharedSetup,
     /// vCPUs to create (between board and accelerator start).
     pub(crate) cpu_configs: Option<Vec<VcpuConfig>>,
     /// Construction is over: from now on devices are hot-plugged.
@@ -178,6 +180,7 @@ impl Machine {
             info: MachineInfo::default(),
             direct_boot: None,
             main_ram: Vec::new(),
+            cpu_setup: None,
             cpu_configs: None,
             ready: false,
             power_device: None,
@@ -499,10 +502,7 @@ impl Machine {
 
     /// CPUID leaf 1 EAX and EDX of the boot CPU.
     pub fn cpu_signature(&self) -> (u32, u32) {
-        let leaf1 = self.cpu_configs.as_ref().and_then(|c| {
-            c.first()?.cpuid.as_slice().iter().find(|e| e.function == 1).map(|e| (e.eax, e.edx))
-        });
-        leaf1.unwrap_or((0, 0))
+        (self.info.cpu.signature, self.info.cpu.features)
     }
 
     /// Lets go of everything that outlives the process: image locks and unwritten data, sockets, terminals.

@@ -49,7 +49,6 @@ fn init(b: &mut Build<'_>) -> QResult<()> {
     b.create_cpus()?;
     let kernel_chips = b.kernel_irqchip();
     if kernel_chips {
-        board_if_known(b, "kvmvapic", Some(DeviceTree::SYSTEM), &[])?;
         board_if_known(b, "kvmclock", Some(DeviceTree::SYSTEM), &[])?;
     }
     let max_below = b.props::<PcProps>().map_or(0, |p| p.max_ram_below_4g.0);

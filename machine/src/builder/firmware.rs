@@ -30,7 +30,7 @@ impl Build<'_> {
             ram_size: self.ram_size,
             nographic: self.spec.display.nographic,
             cpus: self.topo.cpus as u16,
-            apic_id_limit: self.topo.maxcpus as u16,
+            apic_id_limit: (apic_id(self.m, self.topo.maxcpus.saturating_sub(1)) + 1) as u16,
             boot_menu: self.spec.boot.menu == Some(true),
             numa: self.m.numa.as_ref().map(super::NumaState::fw_cfg),
             hpet: self.hpet_id(),
@@ -226,7 +226,8 @@ impl Build<'_> {
     }
 
     fn e820_config(&self) -> files::E820Config {
-        files::E820Config { amd_cpu: false, phys_bits: 40, kvm: self.m.accel.name() == "kvm" }
+        let cpu = self.m.info.cpu;
+        files::E820Config { amd_cpu: cpu.amd, phys_bits: cpu.phys_bits, kvm: self.m.accel.name() == "kvm" }
     }
 
     /// Sets a boot without firmware up, if the kernel allows it and the user did not name a firmware.
@@ -267,10 +268,16 @@ pub fn acpi_blobs(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, maxc
         .unwrap_or_else(|| acpi::build(&acpi_config(m, layout, cpus, maxcpus)))
 }
 
+/// Local APIC id of the CPU with number `index`.
+fn apic_id(m: &Machine, index: u32) -> u32 {
+    m.cpu_setup.as_ref().map_or(index, |s| s.layout.apic_id_of(index))
+}
+
 /// Describes the machine as it is now.
 pub fn acpi_config(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiConfig {
     let node = |i: u32| m.numa.as_ref().and_then(|n| n.cpu_nodes.get(i as usize).copied());
-    let entries = (0..maxcpus).map(|i| CpuEntry { apic_id: i, present: i < cpus, node: node(i) }).collect();
+    let entries =
+        (0..maxcpus).map(|i| CpuEntry { apic_id: apic_id(m, i), present: i < cpus, node: node(i) }).collect();
     let root = m.pci.iter().find(|b| b.bridge.is_none()).map(|b| b.bus);
     let pci = root.map(|b| pci_bus(m, b)).unwrap_or_default();
     let isa = isa_devices(m);

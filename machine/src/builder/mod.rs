@@ -15,6 +15,7 @@ mod objects;
 mod tests;
 
 pub use bootorder::fw_path;
+pub use cpus::cpu_caps;
 pub use devices::{create_device, unplug_device, DeviceArgs};
 pub use drives::{block_error, drive_opts};
 pub use firmware::{acpi_blobs, acpi_config, isa_devices};
@@ -55,6 +56,8 @@ pub struct MachineInfo {
     pub cpu_model: String,
     /// Name of the RAM block's backend.
     pub ram_id: String,
+    /// What firmware tables say of the CPUs.
+    pub cpu: crate::cpu::CpuFacts,
     /// CPU devices by index.
     pub cpus: Vec<DevId>,
 }
@@ -254,6 +257,7 @@ impl Build<'_> {
             ram_slots: memory.slots,
             topology: Some(self.topo),
             cpu_model: String::new(),
+            cpu: Default::default(),
             ram_id: self.kind.default_ram_id.unwrap_or("").to_string(),
             cpus: Vec::new(),
         };

@@ -48,6 +48,7 @@ register_classes! {
         crate::devices::legacy::pit::IsaPitProps,
         crate::devices::legacy::serial::IsaSerialProps,
         crate::devices::misc::isabus_bridge::IsaBridgeProps,
+        crate::cpu::KvmApicProps,
         crate::devices::legacy::kvm::KvmPicProps,
         crate::devices::legacy::kvm::KvmIoapicProps,
         crate::devices::legacy::kvm::KvmPitProps,
@@ -74,6 +75,8 @@ register_classes! {
     }
     abstracts {
         "acpi-ged": Some("sys-bus-device"),
+        "apic-common": Some("device"),
+        "cpu": Some("device"),
         "device": Some("object"),
         "fw_cfg": Some("sys-bus-device"),
         "i2c-slave": Some("device"),
@@ -97,15 +100,16 @@ register_classes! {
         "virtio-rng-pci-base": Some("virtio-pci"),
         "virtio-serial-pci-base": Some("virtio-pci"),
         "virtio-serial-port": Some("device"),
+        "x86_64-cpu": Some("cpu"),
     }
 }
 
-/// Concrete classes, sorted by name.
+/// Concrete classes, sorted by name, without the CPU models.
 pub static ALL_CLASSES: &[&ClassInfo] = CONCRETE;
 
 /// All classes, concrete and abstract.
 pub fn classes() -> impl Iterator<Item = &'static ClassInfo> {
-    CONCRETE.iter().copied().chain(ABSTRACT.iter())
+    CONCRETE.iter().copied().chain(crate::cpu::classes()).chain(ABSTRACT.iter())
 }
 
 /// Class by exact name.
@@ -113,7 +117,7 @@ pub fn class_by_name(name: &str) -> Option<&'static ClassInfo> {
     if let Ok(i) = CONCRETE.binary_search_by(|c| c.name.cmp(name)) {
         return CONCRETE.get(i).copied();
     }
-    ABSTRACT.iter().find(|c| c.name == name)
+    crate::cpu::class_by_name(name).or_else(|| ABSTRACT.iter().find(|c| c.name == name))
 }
 
 /// Class by name or alias, as `-device` takes it.
