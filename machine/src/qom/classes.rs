@@ -16,6 +16,7 @@ register_classes! {
     types {
         crate::devices::chipset::piix3::Piix3Props,
         crate::devices::chipset::piix4_pm::Piix4PmProps,
+        crate::devices::display::vga::pci::VgaPciProps,
         crate::devices::chipset::fw_cfg::FwCfgIoProps,
         crate::devices::chipset::i440fx::I440fxProps,
         crate::devices::chipset::i440fx::I440fxHostProps,
@@ -53,6 +54,7 @@ register_classes! {
         "pci-host-bridge": Some("sys-bus-device"),
         "pci-ide": Some("pci-device"),
         "pci-piix3": Some("pci-device"),
+        "pci-vga": Some("pci-device"),
         "pit-common": Some("isa-device"),
         "ps2-device": Some("sys-bus-device"),
         "smbus-device": Some("i2c-slave"),
