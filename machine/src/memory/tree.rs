@@ -249,6 +249,16 @@ impl RegionTree {
         }
     }
 
+    /// Changes the size of a region.
+    pub fn set_size(&mut self, id: RegionId, new: u128) {
+        if let Some(r) = self.get_mut(id) {
+            if r.size != new {
+                r.size = new;
+                self.dirty = true;
+            }
+        }
+    }
+
     /// Changes what an alias shows and whether RAM behind it is read-only.
     pub fn set_alias_target(&mut self, id: RegionId, new: RegionId, new_offset: u64, ro: bool) {
         if let Some(Region { kind: RegionKind::Alias { target, offset, readonly }, .. }) = self.get_mut(id) {

@@ -4,11 +4,13 @@ mod bus;
 mod config;
 mod msix;
 mod props;
+mod rom;
 
 pub use bus::{PciBus, PciBuses};
 pub use config::{BarKind, PciIds, PciState};
 pub use msix::Msix;
 pub use props::PciProps;
+pub use rom::load_rom;
 
 /// Offsets in configuration space.
 #[allow(missing_docs)]

@@ -1,1 +1,3 @@
 //! Graphics.
+
+pub mod vga;
