@@ -222,7 +222,6 @@ fn number(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::device::testing::machine;
     use crate::devices::misc::debug_exit::DebugExitProps;
 

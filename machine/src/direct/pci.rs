@@ -90,7 +90,7 @@ fn bars(m: &mut Machine, dev: DevId) -> Vec<(usize, BarKind, u64)> {
 }
 
 fn place(m: &mut Machine, list: &mut [Bar], start: u64) {
-    list.sort_by(|a, b| b.size.cmp(&a.size));
+    list.sort_by_key(|b| std::cmp::Reverse(b.size));
     let mut at = start;
     for b in list.iter() {
         at = at.next_multiple_of(b.size);
