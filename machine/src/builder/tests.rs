@@ -217,7 +217,7 @@ fn microvm_board() {
     m.bus_write(crate::memory::Space::Memory, 0xfec1_0000, &1u32.to_le_bytes());
     assert_eq!(read(&mut m, 0xfec1_0010), 0x0017_0020);
     let order: Vec<&str> = m.tree.iter().map(|n| n.class.name).filter(|n| *n != "virtio-mmio").collect();
-    assert_eq!(order[..4], ["fw_cfg_io", "isabus-bridge", "ioapic", "ioapic"]);
+    assert_eq!(order[..5], ["qemu64-x86_64-cpu", "fw_cfg_io", "isabus-bridge", "ioapic", "ioapic"]);
     let io = m.tree.by_class("ioapic").map(|n| m.tree.path(n.id));
     assert_eq!(io.as_deref(), Some("/machine/ioapic"));
     m.power_button();
