@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use rqemu_machine::boards;
 use rqemu_machine::chardev::BackendInfo;
+use rqemu_machine::net::NET_KINDS;
+use rqemu_machine::objects;
 use rqemu_machine::qom::{self, Category, ClassInfo};
 use rqemu_machine::spec::Loc;
 use rqemu_machine::{qerr, QResult};
@@ -61,11 +63,11 @@ fn text(request: &HelpRequest) -> QResult<String> {
             let dirs = rqemu_machine::machine::firmware_dirs();
             dirs.iter().map(|d| format!("{}\n", d.display())).collect()
         }
-        HelpRequest::Cpu => cpu(),
-        HelpRequest::Object(None) => objects(),
-        HelpRequest::Object(Some(name)) => return Err(qerr!("invalid object type: {name}")),
+        HelpRequest::Cpu => rqemu_machine::cpu::help(),
+        HelpRequest::Object(None) => objects::help(),
+        HelpRequest::Object(Some(name)) => objects::type_help(name)?,
         HelpRequest::Netdev => netdevs(),
-        HelpRequest::NicModels => nic_models(),
+        HelpRequest::NicModels => rqemu_machine::builder::nic_help(),
         HelpRequest::Audiodev => "Available audio drivers:\nnone\n".into(),
         HelpRequest::SoundCards => "Valid sound card names (comma separated):\n".into(),
         HelpRequest::AudioHelp => audio_help(),
@@ -174,22 +176,10 @@ fn drive_formats() -> String {
     format!("Supported formats: {list}\nSupported formats (read-only): {list}\n")
 }
 
-fn cpu() -> String {
-    String::from("Available CPUs:\nx86 host\nx86 max\n")
-}
-
-fn objects() -> String {
-    String::from("List of user creatable objects:\n")
-}
-
 fn netdevs() -> String {
-    String::from("Available netdev backend types:\n")
-}
-
-fn nic_models() -> String {
-    let mut t = String::from("Supported NIC models:\n");
-    for k in qom::ALL_CLASSES.iter().filter(|k| k.category == Category::Network && k.user_creatable) {
-        let _ = writeln!(t, "{}", k.name);
+    let mut t = String::from("Available netdev backend types:\n");
+    for k in NET_KINDS {
+        let _ = writeln!(t, "{k}");
     }
     t
 }
