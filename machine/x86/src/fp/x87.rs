@@ -76,7 +76,7 @@ impl Cpu {
     }
 
     #[inline(always)]
-    pub(crate) fn pop(&mut self) {
+    pub(crate) fn fpu_pop(&mut self) {
         let n = self.st_index(0);
         self.fpu.tag &= !(1 << n);
         self.fpu.top = (self.fpu.top + 1) & 7;
@@ -102,7 +102,7 @@ impl Cpu {
     }
 
     /// Pushes a value with the flags that loading it raised.
-    pub(crate) fn push(&mut self, v: F80, host: u16) {
+    pub(crate) fn fpu_push(&mut self, v: F80, host: u16) {
         if !self.st_empty(7) {
             if self.stack_fault(true) {
                 self.fpu.top = self.fpu.top.wrapping_sub(1) & 7;
@@ -216,7 +216,7 @@ fn load(
     let v = read(cpu)?;
     cpu.fpu_note(op);
     let (v, flags) = convert(cpu.fpu.cw, v);
-    cpu.push(v, flags);
+    cpu.fpu_push(v, flags);
     Ok(())
 }
 
@@ -251,7 +251,7 @@ fn store(
             return r;
         }
         if pop {
-            cpu.pop();
+            cpu.fpu_pop();
         }
     }
     cpu.fpu_note(op);
@@ -318,7 +318,7 @@ handler! {
         cpu.fpu_check()?;
         let v = cpu.read_bytes::<10>(op)?;
         cpu.fpu_note(op);
-        cpu.push(from_bytes(v), 0);
+        cpu.fpu_push(from_bytes(v), 0);
         Ok(())
     }
     fn fbld(cpu, op) {
@@ -326,7 +326,7 @@ handler! {
         let b = cpu.read_bytes::<10>(op)?;
         cpu.fpu_note(op);
         let v = ops::from_bcd(b);
-        cpu.push(v, 0);
+        cpu.fpu_push(v, 0);
         Ok(())
     }
     fn fstp80(cpu, op) {
@@ -336,13 +336,13 @@ handler! {
                 cpu.write_bytes::<10>(op, bytes(INDEFINITE))?;
             }
             if cpu.stack_fault(false) {
-                cpu.pop();
+                cpu.fpu_pop();
             }
         } else {
             let v = cpu.st(0);
             cpu.write_bytes::<10>(op, bytes(v))?;
             cpu.fpu.sw &= !sw::C1;
-            cpu.pop();
+            cpu.fpu_pop();
         }
         cpu.fpu_note(op);
         Ok(())
@@ -361,7 +361,7 @@ handler! {
                 cpu.fpu.sw = before;
                 return Err(e);
             }
-            cpu.pop();
+            cpu.fpu_pop();
         }
         cpu.fpu_note(op);
         Ok(())
@@ -378,7 +378,7 @@ handler! {
             return Ok(());
         }
         let v = cpu.st(i);
-        cpu.push(v, 0);
+        cpu.fpu_push(v, 0);
         Ok(())
     }
     fn fst_sti(cpu, op) { copy_down(cpu, op, false) }
@@ -411,7 +411,7 @@ handler! {
         cpu.fpu_check()?;
         let n = cpu.st_index(op.r[0]);
         cpu.fpu.tag &= !(1 << n);
-        cpu.pop();
+        cpu.fpu_pop();
         Ok(())
     }
     fn fincstp(cpu, _op) {
@@ -468,7 +468,7 @@ fn copy_down(cpu: &mut Cpu, op: &Op, pop: bool) -> R<()> {
     };
     cpu.set_st(op.r[0], v);
     if pop {
-        cpu.pop();
+        cpu.fpu_pop();
     }
     Ok(())
 }

@@ -252,7 +252,7 @@ fn with_register(cpu: &mut Cpu, op: &Op, pop: bool, f: Binary) -> R<()> {
         ok
     };
     if ok && pop {
-        cpu.pop();
+        cpu.fpu_pop();
     }
     Ok(())
 }
@@ -280,7 +280,7 @@ fn compared(cpu: &mut Cpu, status: Option<u16>, to: Outcome, pops: u8) {
             Flags::from_bits(bit(sw::C0, rflags::CF) | bit(sw::C2, rflags::PF) | bit(sw::C3, rflags::ZF));
     }
     for _ in 0..pops {
-        cpu.pop();
+        cpu.fpu_pop();
     }
 }
 
@@ -350,14 +350,14 @@ fn into_next(cpu: &mut Cpu, op: &Op, f: Binary) -> R<()> {
     if cpu.st_empty(0) || cpu.st_empty(1) {
         if cpu.stack_fault(false) {
             cpu.set_st(1, INDEFINITE);
-            cpu.pop();
+            cpu.fpu_pop();
         }
         return Ok(());
     }
     let (v, s) = f(cpu.fpu.cw, &cpu.st(0), (&cpu.st(1) as *const F80).cast());
     if cpu.fpu_flags(s) {
         cpu.set_st(1, v);
-        cpu.pop();
+        cpu.fpu_pop();
     }
     Ok(())
 }
@@ -394,7 +394,7 @@ fn constant(cpu: &mut Cpu, op: &Op, f: fn(u16) -> F80) -> R<()> {
     cpu.fpu_check()?;
     cpu.fpu_note(op);
     let v = f(cpu.fpu.cw);
-    cpu.push(v, 0);
+    cpu.fpu_push(v, 0);
     Ok(())
 }
 
