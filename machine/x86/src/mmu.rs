@@ -346,8 +346,12 @@ impl Cpu {
                 }
             });
         }
+        let second = self.next_page(lin, n);
+        if self.lma() && !Self::canonical(second) {
+            return self.non_canonical(seg);
+        }
         let lo = self.read_slow(lin, n, seg)?;
-        let hi = self.read_slow(self.next_page(lin, n), size - n, seg)?;
+        let hi = self.read_slow(second, size - n, seg)?;
         Ok(lo | hi << (8 * n))
     }
 
@@ -380,8 +384,7 @@ impl Cpu {
         if n < size {
             let second = self.next_page(lin, n);
             // Both pages are checked before either is written.
-            self.probe_write_slow(lin, n, seg)?;
-            self.probe_write_slow(second, size - n, seg)?;
+            self.probe_write_slow(lin, size, seg)?;
             self.write_slow(lin, n, v, seg)?;
             return self.write_slow(second, size - n, v >> (8 * n), seg);
         }
@@ -447,6 +450,9 @@ impl Cpu {
         let n = Self::split(lin, size);
         if n < size {
             let second = self.next_page(lin, n);
+            if self.lma() && !Self::canonical(second) {
+                return self.non_canonical(seg);
+            }
             self.probe_write_slow(lin, n, seg)?;
             return self.probe_write_slow(second, size - n, seg);
         }

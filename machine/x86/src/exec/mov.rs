@@ -178,6 +178,10 @@ handler! {
         cpu.set_reg(0, v);
         Ok(())
     }
+    /// CLFLUSH and its kin: only the access rights matter.
+    pub fn touch(cpu, op) {
+        cpu.read::<u8>(op).map(|_| ())
+    }
     pub fn nop(_cpu, _op) {
         Ok(())
     }

@@ -433,15 +433,15 @@ fn select_more(cpu: &Cpu, insn: &Instruction, m: M) -> Option<Select> {
         | M::Prefetchwt1
         | M::Lfence
         | M::Sfence
-        | M::Clflush
-        | M::Clflushopt
-        | M::Clwb
         | M::Endbr64
         | M::Endbr32
         | M::Reservednop
         | M::Cldemote
         | M::Rdsspd
-        | M::Rdsspq => go(mov::nop),
+        | M::Rdsspq
+        | M::Prefetchit0
+        | M::Prefetchit1 => go(mov::nop),
+        M::Clflush | M::Clflushopt | M::Clwb => go(mov::touch),
         M::Mfence => go(system::mfence),
         M::Movsb | M::Movsw | M::Movsq => Some(string_select::<Movs>(insn)),
         M::Movsd if insn.is_string_instruction() => Some(string_select::<Movs>(insn)),
