@@ -1,7 +1,6 @@
 //! Page walks, TLB fills and the slow paths of memory accesses.
 
 use crate::bus::{Bus, Page};
-use crate::code::CodeMap;
 use crate::cpu::Cpu;
 use crate::exec::mem::{load, store};
 use crate::fault::{Exception, R};
@@ -429,7 +428,9 @@ impl Cpu {
             if !self.stepping && self.in_current_block(host + (lin & (PAGE - 1)), size) {
                 return self.raise(Exception::new(Exception::RETRY));
             }
-            CodeMap::hit(p, lin as usize & 4095, size);
+            let ctl = self.ctl.clone();
+            self.code.hit(p, lin as usize & 4095, size, Some(&ctl));
+            self.gen += 1;
         }
         if p.granules.load(std::sync::atomic::Ordering::SeqCst) == 0 {
             // No code left: the fast path again.
