@@ -40,16 +40,22 @@ pub enum Exit {
 }
 
 /// One x86-64 processor.
+#[repr(C)]
 pub struct Cpu {
-    /// RAX.. R15, then a constant zero ([`gpr::ZERO`]).
-    pub regs: [u64; 17],
+    // What nearly every handler touches comes first, within reach of an 8-bit displacement.
     /// Arithmetic flags (see [`Cpu::rflags`] for the whole register).
     pub fl: Flags,
     pub(crate) tlb: *const TlbEntry,
     pub(crate) blk: *const Block,
-    pub(crate) budget: u32,
+    pub(crate) gen: u64,
+    pub(crate) ctl: Arc<RunControl>,
+    /// Instructions entered (counted by block).
+    pub icount: u64,
     /// Valid between blocks; inside a block see [`Cpu::op_rip`].
     pub rip: u64,
+    /// RAX.. R15, then a constant zero ([`gpr::ZERO`]).
+    pub regs: [u64; 17],
+    pub(crate) budget: u32,
     /// Mask of the instruction pointer: 16, 32 or 64 bits.
     pub ip_mask: u64,
     /// CS is a 64-bit code segment (and LMA).
@@ -102,19 +108,15 @@ pub struct Cpu {
     pub inhibit: bool,
     /// Added to the bus' time stamp counter.
     pub tsc_offset: u64,
-    /// Instructions entered (counted by block).
-    pub icount: u64,
     /// Called before an exception or interrupt is delivered (`-d int`).
     pub on_event: Option<fn(&Cpu, Exception)>,
     pub(crate) exit: Option<Exit>,
     pub(crate) stepping: bool,
     /// The instruction just executed suppresses the single-step trap (it loaded TF or SS).
     pub(crate) skip_trap: bool,
-    pub(crate) gen: u64,
     pub(crate) xlat: Tlb,
     pub(crate) cache: BlockCache,
     pub(crate) code: Arc<CodeMap>,
-    pub(crate) ctl: Arc<RunControl>,
     pub(crate) bus: Option<&'static dyn Bus>,
     pub(crate) pages: [(u64, Option<Page>); 64],
 }

@@ -65,6 +65,21 @@ alu! {
 }
 
 handler! {
+    pub fn rr_quiet<O: Alu, T: Int>(cpu, op) {
+        let (r, _) = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]), cpu.reg::<T>(op.r[1]));
+        cpu.set_reg(op.r[0], r);
+        Ok(())
+    }
+    pub fn ri_quiet<O: Alu, T: Int>(cpu, op) {
+        let (r, _) = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]), T::from_u64(op.imm));
+        cpu.set_reg(op.r[0], r);
+        Ok(())
+    }
+    pub fn un_r_quiet<O: Unary, T: Int>(cpu, op) {
+        let (r, _) = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]));
+        cpu.set_reg(op.r[0], r);
+        Ok(())
+    }
     pub fn rr<O: Alu, T: Int>(cpu, op) {
         let (r, f) = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]), cpu.reg::<T>(op.r[1]));
         cpu.fl = f;

@@ -55,6 +55,18 @@ handler! {
         signed::<T>(cpu, op, a, T::from_u64(op.imm));
         Ok(())
     }
+    /// Registers only.
+    pub fn imul2_quiet<T: Int>(cpu, op) {
+        let p = cpu.reg::<T>(op.r[0]).to_u64().wrapping_mul(cpu.reg::<T>(op.r[1]).to_u64());
+        cpu.set_reg(op.r[0], T::from_u64(p));
+        Ok(())
+    }
+    /// Registers only.
+    pub fn imul3_quiet<T: Int>(cpu, op) {
+        let p = cpu.reg::<T>(op.r[1]).to_u64().wrapping_mul(op.imm);
+        cpu.set_reg(op.r[0], T::from_u64(p));
+        Ok(())
+    }
     pub fn div<T: Int>(cpu, op) {
         let d = src::<T>(cpu, op, 0)?.to_u64() as u128;
         let n = dividend::<T>(cpu);

@@ -129,6 +129,12 @@ handler! {
     pub fn r_imm<O: Shift, T: Int>(cpu, op) {
         reg::<O, T>(cpu, op, mask::<T>(op.imm8()))
     }
+    /// The count is not zero.
+    pub fn r_imm_quiet<O: Shift, T: Int>(cpu, op) {
+        let (r, _) = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]), mask::<T>(op.imm8()));
+        cpu.set_reg(op.r[0], r);
+        Ok(())
+    }
     pub fn r_cl<O: Shift, T: Int>(cpu, op) {
         let n = cpu.regs[gpr::RCX] as u8;
         reg::<O, T>(cpu, op, mask::<T>(n))
