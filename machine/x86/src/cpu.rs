@@ -243,6 +243,11 @@ impl Cpu {
         self.ctl.clone()
     }
 
+    /// The map of decoded pages this CPU shares (to report DMA to, [`CodeMap::note_write`]).
+    pub fn code_map(&self) -> Arc<CodeMap> {
+        self.code.clone()
+    }
+
     /// The bus, inside [`Cpu::run`].
     #[inline(always)]
     pub fn bus(&self) -> &'static dyn Bus {
