@@ -58,6 +58,8 @@ impl Block {
 pub struct BlockCache {
     jump: Box<[*const Block; JUMP]>,
     table: Vec<Vec<*const Block>>,
+    // Boxed: handlers, chains and indexes hold addresses of blocks.
+    #[allow(clippy::vec_box)]
     blocks: Vec<Box<Block>>,
     arenas: Vec<Vec<Op>>,
     bytes: usize,
@@ -101,7 +103,7 @@ impl BlockCache {
     }
 
     /// Number of blocks held.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.blocks.len()
     }
 
@@ -242,7 +244,7 @@ impl Cpu {
             if r.host == host && r.rip == self.rip && r.lin == lin && r.mode == self.mode {
                 if !r.host2.is_null() {
                     let (h2, _) = self.fetch_page(self.lin_add(lin, r.len as u64 - 1))?;
-                    if h2 as *const u8 != r.host2 {
+                    if !std::ptr::eq(h2, r.host2) {
                         i += 1;
                         continue;
                     }

@@ -133,8 +133,8 @@ impl Cpu {
         let long = self.lma();
         let nxe = self.efer & efer::NXE != 0 && pae;
         let reserved = if pae { (ADDR & !self.model.phys_mask()) | if nxe { 0 } else { NX } } else { 0 };
-        let base_err = (access == Access::Write) as u32 * 2
-            | (user as u32) * 4
+        let base_err = ((access == Access::Write) as u32) << 1
+            | (user as u32) << 2
             | if access == Access::Exec && (nxe || self.cr4 & cr4::SMEP != 0) { 16 } else { 0 };
         let (mut level, mut table) = if long {
             (4, self.cr3 & ADDR)

@@ -429,9 +429,7 @@ handler_recheck! {
     }
     pub fn swapgs(cpu, _op) {
         cpu.need_cpl0()?;
-        let b = cpu.segs[sreg::GS].base;
-        cpu.segs[sreg::GS].base = cpu.msrs.kernel_gs_base;
-        cpu.msrs.kernel_gs_base = b;
+        std::mem::swap(&mut cpu.segs[sreg::GS].base, &mut cpu.msrs.kernel_gs_base);
         Ok(())
     }
     pub fn clac(cpu, _op) {
