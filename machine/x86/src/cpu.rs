@@ -47,7 +47,8 @@ pub struct Cpu {
     pub fl: Flags,
     pub(crate) tlb: *const TlbEntry,
     pub(crate) blk: *const Block,
-    pub(crate) gen: u64,
+    /// Generations of translations: [0] changes with every flush, [1] with those that drop global pages too.
+    pub(crate) gens: [u64; 2],
     pub(crate) ctl: Arc<RunControl>,
     /// Instructions entered (counted by block).
     pub icount: u64,
@@ -176,7 +177,7 @@ impl Cpu {
             exit: None,
             stepping: false,
             skip_trap: false,
-            gen: 1,
+            gens: [1; 2],
             xlat,
             cache: BlockCache::default(),
             code,
@@ -344,10 +345,16 @@ impl Cpu {
         }
     }
 
+    /// All blocks have to be checked again before they are used.
+    pub(crate) fn bump(&mut self) {
+        self.gens[0] += 1;
+        self.gens[1] += 1;
+    }
+
     /// Drops all translations.
     pub fn flush_tlb_all(&mut self) {
         self.xlat.flush_all();
-        self.gen += 1;
+        self.bump();
         self.pages = [(1, None); 64];
     }
 }

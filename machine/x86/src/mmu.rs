@@ -430,7 +430,7 @@ impl Cpu {
             }
             let ctl = self.ctl.clone();
             self.code.hit(p, lin as usize & 4095, size, Some(&ctl));
-            self.gen += 1;
+            self.bump();
         }
         if p.granules.load(std::sync::atomic::Ordering::SeqCst) == 0 {
             // No code left: the fast path again.
@@ -579,10 +579,11 @@ impl Cpu {
     }
 
     /// Host page for instruction fetch at `lin` (null host: device memory).
-    pub(crate) fn fetch_page(&mut self, lin: u64) -> R<(*mut u8, u64)> {
+    /// Third: 1 if the page is global, else 0.
+    pub(crate) fn fetch_page(&mut self, lin: u64) -> R<(*mut u8, u64, u8)> {
         let user = self.cpl == 3;
         if let Some(e) = self.xlat.lookup_fetch(lin, user) {
-            return Ok((e.host, e.phys & PAGE_MASK));
+            return Ok((e.host, e.phys & PAGE_MASK, (e.phys & flag::GLOBAL != 0) as u8));
         }
         if self.lma() && !Self::canonical(lin) {
             return self.non_canonical(sreg::CS as u8);
@@ -597,7 +598,7 @@ impl Cpu {
         };
         let fl = if m.global { flag::GLOBAL } else { 0 } | if m.large { flag::LARGE } else { 0 };
         self.xlat.fill_fetch(lin, user, host, m.phys | fl);
-        Ok((host, m.phys))
+        Ok((host, m.phys, m.global as u8))
     }
 }
 

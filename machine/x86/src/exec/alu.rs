@@ -318,6 +318,28 @@ reads! {
     }
 }
 
+/// MOV reg, reg and an operation of that register with another one. `QUIET`: without flags.
+pub fn mov_then_rr<O: Alu, T: Int, const QUIET: bool>(cpu: &mut Cpu, op: &Op) -> Next {
+    let n = super::following(op);
+    let (r, f) = O::calc(cpu.fl, cpu.reg::<T>(op.r[1]), cpu.reg::<T>(n.r[1]));
+    if !QUIET {
+        cpu.fl = f;
+    }
+    cpu.set_reg(op.r[0], r);
+    super::next(cpu, n)
+}
+
+/// MOV reg, reg and an operation of that register with an immediate.
+pub fn mov_then_ri<O: Alu, T: Int, const QUIET: bool>(cpu: &mut Cpu, op: &Op) -> Next {
+    let n = super::following(op);
+    let (r, f) = O::calc(cpu.fl, cpu.reg::<T>(op.r[1]), T::from_u64(n.imm));
+    if !QUIET {
+        cpu.fl = f;
+    }
+    cpu.set_reg(op.r[0], r);
+    super::next(cpu, n)
+}
+
 #[inline(always)]
 fn to_mem_fast<O: Alu, T: Int>(cpu: &mut Cpu, op: &Op, b: T, slow: super::Handler) -> Next {
     let lin = cpu.ea_raw(op);

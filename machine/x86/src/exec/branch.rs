@@ -31,25 +31,18 @@ fn jump_if(cpu: &mut Cpu, op: &Op, taken: bool) -> Next {
     }
 }
 
-/// The Jcc that follows the fused `op`.
-#[inline(always)]
-fn jcc_after(op: &Op) -> &Op {
-    // SAFETY: the decoder fuses only an operation that has its Jcc right after it.
-    unsafe { &*(op as *const Op).add(1) }
-}
-
 /// CMP/TEST of two registers and Jcc.
 pub fn cmp_rr_jcc<O: Alu, T: Int, C: Cond>(cpu: &mut Cpu, op: &Op) -> Next {
     let f = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]), cpu.reg::<T>(op.r[1])).1;
     cpu.fl = f;
-    jump_if(cpu, jcc_after(op), f.cond(C::CC))
+    jump_if(cpu, super::following(op), f.cond(C::CC))
 }
 
 /// CMP/TEST of a register with an immediate and Jcc.
 pub fn cmp_ri_jcc<O: Alu, T: Int, C: Cond>(cpu: &mut Cpu, op: &Op) -> Next {
     let f = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]), T::from_u64(op.imm)).1;
     cpu.fl = f;
-    jump_if(cpu, jcc_after(op), f.cond(C::CC))
+    jump_if(cpu, super::following(op), f.cond(C::CC))
 }
 
 /// CMP/TEST of plain memory with an immediate and Jcc.
@@ -61,7 +54,7 @@ pub fn cmp_mi_jcc<O: Alu, T: Int, C: Cond>(cpu: &mut Cpu, op: &Op) -> Next {
     // SAFETY: the TLB entry vouches for the page.
     let f = O::calc(cpu.fl, unsafe { super::mem::load::<T>(p) }, T::from_u64(op.imm)).1;
     cpu.fl = f;
-    jump_if(cpu, jcc_after(op), f.cond(C::CC))
+    jump_if(cpu, super::following(op), f.cond(C::CC))
 }
 
 /// Jcc.

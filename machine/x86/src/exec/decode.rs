@@ -93,6 +93,8 @@ struct Facts {
     looks: bool,
     /// Condition code of a Jcc.
     jcc: Option<u8>,
+    /// MOV between general registers: their size in bytes, else 0.
+    mov: u8,
 }
 
 impl Facts {
@@ -103,7 +105,15 @@ impl Facts {
         // Only instructions with a `quiet` form and plain moves are known not to fault.
         let pure = s.quiet.is_some() || (s.fused.is_some() && !has_memory(insn)) || is_register_move(insn);
         let written = insn.rflags_modified();
-        Self { kills: pure && written & all == all, looks: !pure || insn.rflags_read() & all != 0, jcc }
+        let mov = if insn.mnemonic() == Mnemonic::Mov
+            && is_register_move(insn)
+            && insn.op1_kind() == OpKind::Register
+        {
+            insn.op0_register().size() as u8
+        } else {
+            0
+        };
+        Self { mov, kills: pure && written & all == all, looks: !pure || insn.rflags_read() & all != 0, jcc }
     }
 }
 
@@ -124,14 +134,29 @@ fn is_register_move(insn: &Instruction) -> bool {
     }
 }
 
+/// The handler that does MOV `a` and operation `b` at once, if they belong together.
+fn after_mov(a: &Op, b: &Op, size: u8, sel: &Select, quiet: bool) -> Option<super::Handler> {
+    let m = sel.after_mov?;
+    if size != m.size || a.r[0] != b.r[0] || (m.reg && b.r[1] == a.r[0]) {
+        return None;
+    }
+    if quiet {
+        Some(m.quiet)
+    } else {
+        m.full
+    }
+}
+
 /// Leaves out flags that nobody can see, and joins compares with their jumps.
 fn improve(ops: &mut [Op], sel: &[Select], facts: &[Facts]) {
     let n = sel.len().min(ops.len());
     let mut live = true;
+    let mut quiet = [false; crate::block::MAX_OPS];
     for i in (0..n).rev() {
         if !live {
             if let Some(q) = sel[i].quiet {
                 ops[i].f = q;
+                quiet[i] = true;
             }
         }
         if facts[i].looks {
@@ -139,6 +164,15 @@ fn improve(ops: &mut [Op], sel: &[Select], facts: &[Facts]) {
         } else if facts[i].kills {
             live = false;
         }
+    }
+    let mut i = 0;
+    while i + 1 < n {
+        if let Some(h) = after_mov(&ops[i], &ops[i + 1], facts[i].mov, &sel[i + 1], quiet[i + 1]) {
+            ops[i].f = h;
+            // The second operation is done; it cannot start another pair.
+            i += 1;
+        }
+        i += 1;
     }
     if n >= 2 {
         if let (Some(f), Some(cc)) = (sel[n - 2].fused, facts[n - 1].jcc) {

@@ -19,22 +19,40 @@ pub struct Select {
     pub quiet: Option<Handler>,
     /// For CMP and TEST: the same and the conditional jump after it in one, by condition code.
     pub fused: Option<fn(u8) -> Handler>,
+    /// MOV reg, reg to the destination and then this, in one: with and (if it exists) without flags.
+    pub after_mov: Option<AfterMov>,
+}
+
+/// See [`Select::after_mov`].
+#[derive(Clone, Copy)]
+pub struct AfterMov {
+    /// Operand size in bytes.
+    pub size: u8,
+    /// Operand 1 is a register.
+    pub reg: bool,
+    /// With flags.
+    pub full: Option<Handler>,
+    /// Flags unseen.
+    pub quiet: Handler,
 }
 
 impl Select {
     /// A handler that falls through.
     pub fn go(f: Handler) -> Self {
-        Self { f, ends: false, quiet: None, fused: None }
+        Self { f, ends: false, quiet: None, fused: None, after_mov: None }
     }
     /// A handler that ends the block.
     pub fn end(f: Handler) -> Self {
-        Self { f, ends: true, quiet: None, fused: None }
+        Self { f, ends: true, quiet: None, fused: None, after_mov: None }
     }
 }
 
 impl Select {
     fn quiet(self, q: Option<Handler>) -> Self {
         Self { quiet: q, ..self }
+    }
+    fn after_mov(self, m: Option<AfterMov>) -> Self {
+        Self { after_mov: m, ..self }
     }
 }
 
@@ -156,6 +174,42 @@ fn alu_quiet<O: alu::Alu>(insn: &Instruction) -> Option<Handler> {
         (OpKind::Register, k) if is_imm(k) => wide_or(size, || wide!(size, alu::ri_quiet, O)),
         _ => None,
     }
+}
+
+macro_rules! after {
+    ($size:expr, $reg:expr, $($p:ident)::+, $o:ident) => {
+        if $size == 8 {
+            AfterMov {
+                size: 8,
+                reg: $reg,
+                full: Some($($p)::+::<$o, u64, false>),
+                quiet: $($p)::+::<$o, u64, true>,
+            }
+        } else {
+            AfterMov {
+                size: 4,
+                reg: $reg,
+                full: Some($($p)::+::<$o, u32, false>),
+                quiet: $($p)::+::<$o, u32, true>,
+            }
+        }
+    };
+}
+
+fn alu_after_mov<O: alu::Alu>(insn: &Instruction) -> Option<AfterMov> {
+    let size = size_of_operand(insn, 0);
+    alu_quiet::<O>(insn)?;
+    Some(if insn.op1_kind() == OpKind::Register {
+        after!(size, true, alu::mov_then_rr, O)
+    } else {
+        after!(size, false, alu::mov_then_ri, O)
+    })
+}
+
+fn shift_after_mov<O: shift::Shift>(insn: &Instruction) -> Option<AfterMov> {
+    let size = size_of_operand(insn, 0);
+    shift_quiet::<O>(insn)?;
+    Some(after!(size, false, shift::mov_then_imm, O))
 }
 
 fn wide_or(size: usize, f: impl Fn() -> Handler) -> Option<Handler> {
@@ -399,24 +453,64 @@ pub fn select(cpu: &Cpu, insn: &Instruction) -> Option<Select> {
     let go = |f: Handler| Some(Select::go(f));
     let m = insn.mnemonic();
     match m {
-        M::Add => Some(Select::go(alu_select::<Add>(insn)).quiet(alu_quiet::<Add>(insn))),
-        M::Or => Some(Select::go(alu_select::<Or>(insn)).quiet(alu_quiet::<Or>(insn))),
+        M::Add => Some(
+            Select::go(alu_select::<Add>(insn))
+                .quiet(alu_quiet::<Add>(insn))
+                .after_mov(alu_after_mov::<Add>(insn)),
+        ),
+        M::Or => Some(
+            Select::go(alu_select::<Or>(insn))
+                .quiet(alu_quiet::<Or>(insn))
+                .after_mov(alu_after_mov::<Or>(insn)),
+        ),
         M::Adc => go(alu_select::<Adc>(insn)),
         M::Sbb => go(alu_select::<Sbb>(insn)),
-        M::And => Some(Select::go(alu_select::<And>(insn)).quiet(alu_quiet::<And>(insn))),
-        M::Sub => Some(Select::go(alu_select::<Sub>(insn)).quiet(alu_quiet::<Sub>(insn))),
-        M::Xor => Some(Select::go(alu_select::<Xor>(insn)).quiet(alu_quiet::<Xor>(insn))),
+        M::And => Some(
+            Select::go(alu_select::<And>(insn))
+                .quiet(alu_quiet::<And>(insn))
+                .after_mov(alu_after_mov::<And>(insn)),
+        ),
+        M::Sub => Some(
+            Select::go(alu_select::<Sub>(insn))
+                .quiet(alu_quiet::<Sub>(insn))
+                .after_mov(alu_after_mov::<Sub>(insn)),
+        ),
+        M::Xor => Some(
+            Select::go(alu_select::<Xor>(insn))
+                .quiet(alu_quiet::<Xor>(insn))
+                .after_mov(alu_after_mov::<Xor>(insn)),
+        ),
         M::Cmp => Some(Select { fused: fused_select::<Cmp>(insn), ..Select::go(alu_select::<Cmp>(insn)) }),
         M::Test => Some(Select { fused: fused_select::<Test>(insn), ..Select::go(alu_select::<Test>(insn)) }),
         M::Inc => Some(Select::go(unary_select::<Inc>(insn)).quiet(unary_quiet::<Inc>(insn))),
         M::Dec => Some(Select::go(unary_select::<Dec>(insn)).quiet(unary_quiet::<Dec>(insn))),
         M::Neg => Some(Select::go(unary_select::<Neg>(insn)).quiet(unary_quiet::<Neg>(insn))),
         M::Not => go(unary_select::<Not>(insn)),
-        M::Shl | M::Sal => Some(Select::go(shift_select::<Shl>(insn)).quiet(shift_quiet::<Shl>(insn))),
-        M::Shr => Some(Select::go(shift_select::<Shr>(insn)).quiet(shift_quiet::<Shr>(insn))),
-        M::Sar => Some(Select::go(shift_select::<Sar>(insn)).quiet(shift_quiet::<Sar>(insn))),
-        M::Rol => Some(Select::go(shift_select::<Rol>(insn)).quiet(shift_quiet::<Rol>(insn))),
-        M::Ror => Some(Select::go(shift_select::<Ror>(insn)).quiet(shift_quiet::<Ror>(insn))),
+        M::Shl | M::Sal => Some(
+            Select::go(shift_select::<Shl>(insn))
+                .quiet(shift_quiet::<Shl>(insn))
+                .after_mov(shift_after_mov::<Shl>(insn)),
+        ),
+        M::Shr => Some(
+            Select::go(shift_select::<Shr>(insn))
+                .quiet(shift_quiet::<Shr>(insn))
+                .after_mov(shift_after_mov::<Shr>(insn)),
+        ),
+        M::Sar => Some(
+            Select::go(shift_select::<Sar>(insn))
+                .quiet(shift_quiet::<Sar>(insn))
+                .after_mov(shift_after_mov::<Sar>(insn)),
+        ),
+        M::Rol => Some(
+            Select::go(shift_select::<Rol>(insn))
+                .quiet(shift_quiet::<Rol>(insn))
+                .after_mov(shift_after_mov::<Rol>(insn)),
+        ),
+        M::Ror => Some(
+            Select::go(shift_select::<Ror>(insn))
+                .quiet(shift_quiet::<Ror>(insn))
+                .after_mov(shift_after_mov::<Ror>(insn)),
+        ),
         M::Rcl => go(shift_select::<Rcl>(insn)),
         M::Rcr => go(shift_select::<Rcr>(insn)),
         M::Shld => go(wide!(size_of_operand(insn, 0), shift::shld)),
@@ -470,7 +564,10 @@ fn select_more(cpu: &Cpu, insn: &Instruction, m: M) -> Option<Select> {
         M::Idiv => go(sized!(s0(), muldiv::idiv)),
         M::Imul => match insn.op_count() {
             1 => go(sized!(s0(), muldiv::imul1)),
-            2 => Some(imul_select(insn, wide!(s0(), muldiv::imul2), wide!(s0(), muldiv::imul2_quiet))),
+            2 => Some(
+                imul_select(insn, wide!(s0(), muldiv::imul2), wide!(s0(), muldiv::imul2_quiet))
+                    .after_mov(imul_after_mov(insn)),
+            ),
             _ => Some(imul_select(insn, wide!(s0(), muldiv::imul3), wide!(s0(), muldiv::imul3_quiet))),
         },
         M::Mulx if s0() == 4 => go(muldiv::mulx32),
@@ -579,6 +676,17 @@ fn select_more(cpu: &Cpu, insn: &Instruction, m: M) -> Option<Select> {
         M::Lds | M::Les | M::Lss | M::Lfs | M::Lgs => end(wide!(s0(), stack::load_far)),
         M::Bound => go(wide!(s0(), stack::bound)),
         _ => conditional(insn).or_else(|| select_control(insn, m)),
+    }
+}
+
+fn imul_after_mov(insn: &Instruction) -> Option<AfterMov> {
+    if insn.op1_kind() != OpKind::Register {
+        return None;
+    }
+    match size_of_operand(insn, 0) {
+        8 => Some(AfterMov { size: 8, reg: true, full: None, quiet: muldiv::mov_then_imul::<u64> }),
+        4 => Some(AfterMov { size: 4, reg: true, full: None, quiet: muldiv::mov_then_imul::<u32> }),
+        _ => None,
     }
 }
 
