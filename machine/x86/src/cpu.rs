@@ -113,7 +113,7 @@ pub struct Cpu {
     pub on_event: Option<fn(&Cpu, Exception)>,
     pub(crate) exit: Option<Exit>,
     pub(crate) stepping: bool,
-    /// The instruction just executed suppresses the single-step trap (it loaded TF or SS).
+    /// The instruction just executed suppresses the single-step trap (it loaded SS, or entered a handler).
     pub(crate) skip_trap: bool,
     pub(crate) xlat: Tlb,
     pub(crate) cache: BlockCache,

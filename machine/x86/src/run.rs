@@ -64,6 +64,7 @@ impl Cpu {
 
     /// Runs blocks until something needs a look. False: triple fault.
     fn blocks(&mut self, ctl: &RunControl) -> bool {
+        self.rf &= !rflags::RF;
         let mut found = self.find_block();
         loop {
             let b = match found {
@@ -112,6 +113,9 @@ impl Cpu {
             self.exc = Exception::new(Exception::DB);
             return self.deliver_fault();
         }
+        // It covers one instruction; IRET may set it for the next.
+        self.rf &= !rflags::RF;
+        self.skip_trap = false;
         self.stepping = true;
         self.budget = 0;
         let r = match self.decode_single() {
@@ -131,12 +135,10 @@ impl Cpu {
         if r == Next::Fault {
             return self.deliver_fault();
         }
-        self.rf &= !rflags::RF;
         if tf && self.exit.is_none() && !self.skip_trap {
             self.dr[6] |= 1 << 14;
             return self.deliver(Source::Trap, Exception::new(Exception::DB));
         }
-        self.skip_trap = false;
         true
     }
 

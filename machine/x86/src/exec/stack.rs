@@ -210,9 +210,6 @@ handler_recheck! {
         }
         let old = cpu.rflags();
         let keep = if T::BITS > 16 { old & !rflags::RF } else { old };
-        if v & rflags::TF != 0 && old & rflags::TF == 0 {
-            cpu.skip_trap = true;
-        }
         cpu.set_rflags(keep & !writable | v & writable);
         cpu.update_tlb_table();
         Ok(())

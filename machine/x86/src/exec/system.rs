@@ -106,7 +106,6 @@ pub fn into(cpu: &mut Cpu, op: &Op) -> Next {
 pub fn iret<T: Int>(cpu: &mut Cpu, op: &Op) -> Next {
     cpu.rip = cpu.op_next_rip(op);
     let r = cpu.iret(T::BYTES);
-    cpu.skip_trap = true;
     transfer(cpu, op, r)
 }
 
