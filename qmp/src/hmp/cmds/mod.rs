@@ -4,6 +4,7 @@ mod block;
 mod dev;
 mod info;
 mod mem;
+mod mtree;
 mod run;
 mod tree;
 
@@ -208,7 +209,7 @@ pub static INFO: &[HmpCommand] = &[
         &[Flag("-f"), Flag("-d"), Flag("-o"), Flag("-D")],
         "[-f][-d][-o][-D]",
         "show the memory map (-f: as the CPU sees it)",
-        tree::mtree,
+        mtree::mtree,
     ),
     cmd("name", &[], "", "show the guest's name", info::name),
     cmd("pci", &[], "", "show PCI devices", info::pci),
