@@ -129,6 +129,8 @@ pub struct Machine {
     pub ready: bool,
     /// Device that the power button is wired to.
     pub power_device: Option<DevId>,
+    /// Device behind the VMware port.
+    pub vmport: Option<DevId>,
     /// Folders searched for firmware files, in order.
     pub firmware_dirs: Vec<PathBuf>,
     effects: VecDeque<Effect>,
@@ -184,6 +186,7 @@ impl Machine {
             cpu_configs: None,
             ready: false,
             power_device: None,
+            vmport: None,
             firmware_dirs: firmware_dirs(),
             effects: VecDeque::new(),
             depth: 0,

@@ -270,9 +270,10 @@ pub(crate) fn properties(m: &Machine, object: Object) -> Vec<ObjectPropertyInfo>
         }
         Object::Bus(id) => {
             let mut list = vec![info("hotplug-handler", "link<hotplug-handler>"), info("realized", "bool")];
-            list.extend(bus_children(m, id).map(|(name, dev)| {
-                info(&name, &format!("link<{}>", Object::Device(dev).type_name(m)))
-            }));
+            list.extend(
+                bus_children(m, id)
+                    .map(|(name, dev)| info(&name, &format!("link<{}>", Object::Device(dev).type_name(m)))),
+            );
             list
         }
         Object::Region(_) => REGION_PROPS.map(|(n, t)| info(n, t)).to_vec(),

@@ -49,6 +49,9 @@ pub trait Accel: Send {
     fn msi(&mut self, _msg: MsiMessage) {}
     /// The interrupt request line of the boot processor (user-space PIC).
     fn set_intr(&mut self, _level: bool) {}
+    /// What a pin of an I/O APIC in this process sends when it is raised (only for accelerators that have the local
+    /// APICs, to know of which interrupts the end has to be told).
+    fn set_pin_message(&mut self, _gsi: u32, _msg: MsiMessage) {}
     /// The memory map changed from `old` to `new`.
     fn memory_changed(&mut self, _old: &FlatMaps, _new: &FlatMaps) -> QResult<()> {
         Ok(())
@@ -86,6 +89,16 @@ pub trait Accel: Send {
     fn translate(&mut self, _index: usize, _addr: u64) -> Option<u64> {
         None
     }
+    /// Frequency of the guest's time stamp counter in kHz, if it is known.
+    fn tsc_khz(&mut self) -> Option<u32> {
+        None
+    }
+    /// The clock that the accelerator keeps for paravirtualized guests, in nanoseconds, if it has one.
+    fn guest_clock(&mut self) -> Option<u64> {
+        None
+    }
+    /// Sets that clock.
+    fn set_guest_clock(&mut self, _ns: u64) {}
     /// Ends all CPU threads. Not with the machine lock held by the caller's own vCPU.
     fn stop(&mut self) {}
     /// For code that knows the concrete accelerator.

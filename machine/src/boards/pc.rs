@@ -48,6 +48,7 @@ struct Pc {
 fn init(b: &mut Build<'_>) -> QResult<()> {
     refuse_undone(b)?;
     b.create_cpus()?;
+    b.create_guest_clock()?;
     let kernel_chips = b.kernel_irqchip();
     let max_below = b.props::<PcProps>().map_or(0, |p| p.max_ram_below_4g.0);
     let layout = pc_ram_layout(b.ram_size, Some(max_below).filter(|m| *m > 0));
@@ -84,7 +85,6 @@ fn refuse_undone(b: &Build<'_>) -> QResult<()> {
         ("suppress-vmdesc=on", p.x86.common.suppress_vmdesc),
         ("pit=off", p.x86.pit == OnOffAuto::Off),
         ("pic=off", p.x86.pic == OnOffAuto::Off),
-        ("vmport=on", p.vmport == OnOffAuto::On),
         ("pcspk-audiodev", p.pcspk_audiodev.0.is_some()),
     ];
     match undone.iter().find(|(_, wanted)| *wanted) {
@@ -130,11 +130,27 @@ fn legacy_devices(b: &mut Build<'_>, pc: &Pc, host: &i440fx::I440fxParts, kernel
     b.create_serials(pc.isa)?;
     b.create_parallels(pc.isa)?;
     b.create_floppy(pc.isa)?;
-    if keyboard {
-        b.m.add_board_device("i8042", isa, &[])?;
+    let lines = lines_of(hpet.is_some(), keyboard, b.acpi_enabled(), kernel_chips);
+    b.m.tree.board_irqs = lines;
+    if !keyboard {
+        // The A20 gate and what else belongs to it go with the controller.
+        return Ok(());
+    }
+    b.m.add_board_device("i8042", isa, &[])?;
+    if b.props::<PcProps>().is_some_and(|p| p.vmport.or(true)) {
+        b.m.add_board_device("vmport", isa, &[])?;
+        b.m.add_board_device("vmmouse", isa, &[])?;
     }
     b.m.add_board_device("port92", isa, &[])?;
     Ok(())
+}
+
+/// Number of the board's own interrupt lines that an output of a device leads to: all global interrupts with a HPET,
+/// else those of RTC, PIT, keyboard, mouse and ACPI; A20 from two places; SMI; the 8259's output.
+fn lines_of(hpet: bool, keyboard: bool, acpi: bool, kernel_chips: bool) -> u32 {
+    let shared =
+        if hpet { 24 } else { 1 + u32::from(!kernel_chips) + 2 * u32::from(keyboard) + u32::from(acpi) };
+    shared + 2 * u32::from(keyboard) + u32::from(acpi) + u32::from(!kernel_chips)
 }
 
 fn south_bridge(b: &mut Build<'_>, pc: &Pc) -> QResult<()> {

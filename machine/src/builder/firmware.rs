@@ -1,6 +1,6 @@
 //! What firmware finds: fw_cfg items, CMOS, ACPI and SMBIOS tables.
 
-use super::bootorder::boot_order;
+use super::bootorder::{boot_order, rom_file};
 use super::Build;
 use crate::boards::{PcProps, SmbiosEntryPoint};
 use crate::device::{BusId, DevId};
@@ -8,6 +8,7 @@ use crate::devices::chipset::fw_cfg::{FwCfg, FwCfgData};
 use crate::devices::legacy::hpet::Hpet;
 use crate::devices::legacy::rtc::cmos::{pc_cmos_init, CmosConfig, CmosDisk, DiskTranslation, FloppyKind};
 use crate::devices::legacy::rtc::Mc146818;
+use crate::devices::legacy::vapic;
 use crate::devices::storage::geometry;
 use crate::direct::{DirectBoot, DirectBootSpec};
 use crate::firmware::acpi::{
@@ -17,6 +18,7 @@ use crate::firmware::fw_cfg_files::{self as files, FixedItems};
 use crate::firmware::linux_boot;
 use crate::firmware::smbios::{self, SmbiosConfig, SmbiosOptions};
 use crate::machine::Machine;
+use crate::memory::RegionKind;
 use crate::qom::is_a;
 use crate::spec::{DriveInterface, FwCfgSource, Media, SmbiosKind};
 use crate::{qerr, QResult};
@@ -44,8 +46,19 @@ impl Build<'_> {
         if !self.is_microvm() {
             self.smbios_files(&mut named)?;
         }
+        self.option_roms(&mut named)?;
         if self.acpi_enabled() {
-            named.extend(acpi_files(self.m, self.layout, self.topo.cpus, self.topo.maxcpus));
+            let files = acpi_files(self.m, self.layout, self.topo.cpus, self.topo.maxcpus);
+            for (name, data) in &files {
+                // Kept where migration finds it.
+                let size = u128::from(data.size());
+                self.m.mem.add(format!("/rom@{name}"), size, RegionKind::Container, Some(dev));
+            }
+            named.extend(files);
+            if !self.is_microvm() {
+                // Without a TPM nothing is measured.
+                named.push(("etc/tpm/log".into(), Vec::new().into()));
+            }
         }
         items.extend(self.kernel_items()?);
         let user = self.user_files()?;
@@ -63,6 +76,28 @@ impl Build<'_> {
                 QResult::Ok(())
             })
             .unwrap_or(Ok(()))
+    }
+
+    /// Option ROMs that no device brings: those of the user, and the one of the local APICs.
+    fn option_roms(&mut self, named: &mut Vec<(String, FwCfgData)>) -> QResult<()> {
+        let mut list: Vec<String> =
+            self.spec.firmware.option_roms.iter().map(|r| r.romfile.clone()).collect();
+        if self.m.tree.by_class("kvmvapic").is_some() && self.m.find_firmware(vapic::ROM).is_some() {
+            list.push(vapic::ROM.into());
+        }
+        for file in list {
+            let path = self.m.find_firmware(&file).unwrap_or_else(|| file.clone().into());
+            let data = match std::fs::read(path) {
+                Ok(data) => data,
+                Err(e) => {
+                    // The guest starts without it.
+                    eprintln!("Could not open option rom '{file}': {}", crate::error::strerror(&e));
+                    continue;
+                }
+            };
+            named.push((rom_file(&file), data.into()));
+        }
+        Ok(())
     }
 
     fn cmos(&mut self) -> QResult<()> {
@@ -110,7 +145,7 @@ impl Build<'_> {
     }
 
     fn boot_files(&mut self, named: &mut Vec<(String, FwCfgData)>) -> QResult<()> {
-        let order = boot_order(self.m)?;
+        let order = boot_order(self.m, &self.spec.firmware.option_roms)?;
         let boot = &self.spec.boot;
         named.push(("bootorder".into(), files::lines(&order, boot.strict == Some(true)).into()));
         named.push(("bios-geometry".into(), files::lines(&[], false).into()));

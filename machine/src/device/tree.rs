@@ -95,7 +95,8 @@ pub struct DeviceTree {
 
 impl Default for DeviceTree {
     fn default() -> Self {
-        let mut t = Self { nodes: Vec::with_capacity(64), buses: Vec::new(), unattached: 0, anon: 0, board_irqs: 0 };
+        let mut t =
+            Self { nodes: Vec::with_capacity(64), buses: Vec::new(), unattached: 0, anon: 0, board_irqs: 0 };
         t.add_bus("main-system-bus".into(), BusKind::System, None);
         t
     }

@@ -41,6 +41,8 @@ register_classes! {
         crate::devices::legacy::kvm::KvmPicProps,
         crate::devices::legacy::kvm::KvmIoapicProps,
         crate::devices::legacy::kvm::KvmPitProps,
+        crate::devices::legacy::kvm_clock::KvmClockProps,
+        crate::devices::legacy::vapic::KvmVapicProps,
         crate::devices::legacy::rtc::Mc146818Props,
         crate::devices::legacy::serial::PciSerialProps,
         crate::devices::storage::ide::Piix3IdeProps,
@@ -73,6 +75,8 @@ register_classes! {
         crate::devices::virtio::serial::port::VirtSerialPortProps,
         crate::devices::misc::vmcoreinfo::VmcoreinfoProps,
         crate::devices::misc::vmgenid::VmgenidProps,
+        crate::devices::misc::vmport::VmMouseProps,
+        crate::devices::misc::vmport::VmportProps,
     }
     abstracts {
         "acpi-ged": Some("sys-bus-device"),

@@ -10,17 +10,32 @@ use super::ioctl_error;
 use crate::accel::MsiMessage;
 use crate::QResult;
 
-/// First GSI for messages; below are the pins of the controllers.
-const FIRST_MSI: u32 = 24;
+/// Pins of I/O APICs, which have the first GSIs: two chips of 24.
+pub const PINS: u32 = 48;
+/// First GSI for messages of devices.
+const FIRST_MSI: u32 = PINS;
 const MAX_GSI: u32 = 4096;
 
 /// Message routes by GSI.
 #[derive(Default)]
 pub struct Routes {
     msi: Vec<Option<MsiMessage>>,
+    /// What the pins of I/O APICs that are not the kernel's send, by GSI; `None` if they are the kernel's.
+    pins: Option<Box<[MsiMessage; PINS as usize]>>,
 }
 
 impl Routes {
+    /// For I/O APICs in this process.
+    pub fn split() -> Self {
+        Self { msi: Vec::new(), pins: Some(Box::new([MsiMessage::default(); PINS as usize])) }
+    }
+
+    /// What a pin sends from now on. `false` if nothing changed.
+    pub fn set_pin(&mut self, gsi: u32, msg: MsiMessage) -> bool {
+        let pin = self.pins.as_mut().and_then(|p| p.get_mut(gsi as usize));
+        pin.is_some_and(|p| std::mem::replace(p, msg) != msg)
+    }
+
     /// Gives a message a GSI.
     pub fn add(&mut self, msg: MsiMessage) -> Option<u32> {
         let i = self.msi.iter().position(Option::is_none).unwrap_or(self.msi.len());
@@ -49,6 +64,23 @@ impl Routes {
     /// Tells KVM all routes.
     pub fn commit(&self, vm: &VmFd) -> QResult<()> {
         let mut entries = Vec::with_capacity(48 + self.msi.len());
+        if let Some(pins) = &self.pins {
+            entries.extend(pins.iter().enumerate().map(|(gsi, m)| message(gsi as u32, *m)));
+        } else {
+            Self::kernel_pins(&mut entries);
+        }
+        for (i, m) in self.msi.iter().enumerate() {
+            if let Some(m) = m {
+                entries.push(message(i as u32 + FIRST_MSI, *m));
+            }
+        }
+        let routing =
+            KvmIrqRouting::from_entries(&entries).map_err(|_| crate::qerr!("too many interrupt routes"))?;
+        vm.set_gsi_routing(&routing).map_err(|e| ioctl_error("KVM_SET_GSI_ROUTING", e))
+    }
+
+    /// The pins of the kernel's own controllers.
+    fn kernel_pins(entries: &mut Vec<kvm_irq_routing_entry>) {
         for gsi in 0..16 {
             // The timer interrupt arrives on pin 2 of the I/O APIC; pin 2 of the PIC is the cascade.
             if gsi != 2 {
@@ -66,14 +98,6 @@ impl Routes {
                 _ => entries.push(pin(gsi, KVM_IRQCHIP_IOAPIC, gsi)),
             }
         }
-        for (i, m) in self.msi.iter().enumerate() {
-            if let Some(m) = m {
-                entries.push(message(i as u32 + FIRST_MSI, *m));
-            }
-        }
-        let routing =
-            KvmIrqRouting::from_entries(&entries).map_err(|_| crate::qerr!("too many interrupt routes"))?;
-        vm.set_gsi_routing(&routing).map_err(|e| ioctl_error("KVM_SET_GSI_ROUTING", e))
     }
 }
 

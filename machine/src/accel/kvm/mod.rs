@@ -13,11 +13,13 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use kvm_bindings::{
-    kvm_msi, kvm_msr_entry, kvm_pit_config, kvm_userspace_memory_region, CpuId, Msrs, KVM_PIT_SPEAKER_DUMMY,
+    kvm_clock_data, kvm_enable_cap, kvm_msi, kvm_msr_entry, kvm_pit_config, kvm_userspace_memory_region,
+    CpuId, Msrs, KVM_CAP_SPLIT_IRQCHIP, KVM_PIT_SPEAKER_DUMMY,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
@@ -64,8 +66,10 @@ pub struct KvmAccel {
     boot: Option<BootRegs>,
     /// Bound descriptors: (device, vector) -> GSI.
     irqfds: HashMap<(DevId, u32), (RawFd, u32)>,
-    /// Injected by the user-space PIC.
-    intr: bool,
+    /// Level of the interrupt request of a PIC in this process.
+    intr: Arc<AtomicBool>,
+    /// Frequency of the boot processor's time stamp counter.
+    tsc_khz: Option<u32>,
 }
 
 impl KvmAccel {
@@ -99,23 +103,21 @@ impl KvmAccel {
         if opts.irqchip == IrqChip::User {
             return Err(qerr!("kernel-irqchip=off is not supported by this accelerator yet"));
         }
-        if opts.irqchip == IrqChip::Split {
-            return Err(qerr!("kernel-irqchip=split is not supported by this accelerator yet"));
-        }
         let max_slots = kvm.get_nr_memslots();
         Ok(Self {
             vm: Arc::new(vm),
             kvm,
             irqchip: opts.irqchip,
             slots: Slots::new(max_slots),
-            routes: Routes::default(),
+            routes: if opts.irqchip == IrqChip::Split { Routes::split() } else { Routes::default() },
             started: false,
             chips: None,
             threads: Vec::new(),
             control: None,
             boot: None,
             irqfds: HashMap::new(),
-            intr: false,
+            intr: Arc::default(),
+            tsc_khz: None,
         })
     }
 
@@ -153,6 +155,15 @@ impl KvmAccel {
             self.vm.create_pit2(pit).map_err(|e| ioctl_error("KVM_CREATE_PIT2", e))?;
             self.chips = Some(irq::ChipState::capture(&self.vm)?);
         }
+        if self.irqchip == IrqChip::Split {
+            let args = [u64::from(irq::PINS), 0, 0, 0];
+            let cap = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, args, ..Default::default() };
+            self.vm.enable_cap(&cap).map_err(|e| {
+                let text = crate::error::strerror(&std::io::Error::from(e));
+                qerr!("Could not enable split irqchip mode: {text}")
+            })?;
+            self.routes.commit(&self.vm)?;
+        }
         self.control = Some(shared.vcpus.clone());
         shared.vcpus.request_pause();
         for (index, c) in cpus.iter().enumerate() {
@@ -168,6 +179,9 @@ impl KvmAccel {
         self.set_up_cpu(&fd, c)?;
         let msrs = if index == 0 { self.kvm.get_msr_index_list().ok() } else { None };
         let mut v = KvmVcpu::new(index, fd, shared.clone());
+        if index == 0 && self.irqchip == IrqChip::Split {
+            v.intr = Some(self.intr.clone());
+        }
         v.reset = Some(ResetState::capture(&v.fd, msrs.as_ref()));
         if index == 0 {
             if let Some(b) = &self.boot {
@@ -184,8 +198,9 @@ impl KvmAccel {
     }
 
     /// Time stamp counter, CPUID and model-specific registers of a new vCPU.
-    fn set_up_cpu(&self, fd: &VcpuFd, c: &VcpuConfig) -> QResult<()> {
+    fn set_up_cpu(&mut self, fd: &VcpuFd, c: &VcpuConfig) -> QResult<()> {
         let host_khz = fd.get_tsc_khz().unwrap_or(0);
+        self.tsc_khz = c.tsc_khz.or(Some(host_khz)).filter(|khz| *khz != 0);
         if let Some(khz) = c.tsc_khz.filter(|k| *k != host_khz) {
             let scaling = self.kvm.check_extension(Cap::TscControl);
             if !scaling || fd.set_tsc_khz(khz).is_err() {
@@ -285,8 +300,31 @@ impl Accel for KvmAccel {
         let _ = self.vm.signal_msi(m);
     }
 
+    fn tsc_khz(&mut self) -> Option<u32> {
+        self.tsc_khz
+    }
+
+    fn guest_clock(&mut self) -> Option<u64> {
+        self.vm.get_clock().ok().map(|c| c.clock)
+    }
+
+    fn set_guest_clock(&mut self, ns: u64) {
+        // A KVM without the clock has no guest that looks at it.
+        let _ = self.vm.set_clock(&kvm_clock_data { clock: ns, ..Default::default() });
+    }
+
     fn set_intr(&mut self, level: bool) {
-        self.intr = level;
+        self.intr.store(level, Ordering::Release);
+        if let (true, Some(c)) = (level, &self.control) {
+            c.kick(0);
+        }
+    }
+
+    fn set_pin_message(&mut self, gsi: u32, msg: MsiMessage) {
+        if self.routes.set_pin(gsi, msg) && self.started {
+            // Only tells KVM of which interrupts the end has to be told; it holds the old ones if it refuses.
+            let _ = self.routes.commit(&self.vm);
+        }
     }
 
     fn memory_changed(&mut self, _old: &FlatMaps, new: &FlatMaps) -> QResult<()> {

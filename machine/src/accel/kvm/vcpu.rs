@@ -1,20 +1,27 @@
 //! A vCPU thread: guest mode, exits, reset.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use kvm_bindings::{
-    kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_regs, kvm_run, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
-    kvm_xsave, MsrList, Msrs, KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR,
-    KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN,
-    KVM_EXIT_SYSTEM_EVENT, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN,
+    kvm_debugregs, kvm_interrupt, kvm_lapic_state, kvm_mp_state, kvm_regs, kvm_run, kvm_sregs,
+    kvm_vcpu_events, kvm_xcrs, kvm_xsave, MsrList, Msrs, KVMIO, KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY,
+    KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IO_OUT,
+    KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT,
+    KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN,
 };
 use kvm_ioctls::VcpuFd;
+use vmm_sys_util::ioctl::ioctl_with_ref;
+use vmm_sys_util::ioctl_iow_nr;
 
 use super::regs;
-use crate::cpu::BootRegs;
+use crate::cpu::{BackdoorRegs, BootRegs};
+use crate::devices::misc::vmport;
 use crate::memory::{access, Space};
 use crate::run::{Cause, RunState};
 use crate::shared::Shared;
+
+ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
 
 /// State right after creation, which is the architectural reset state.
 pub struct ResetState {
@@ -101,6 +108,8 @@ pub struct KvmVcpu {
     shared: Arc<Shared>,
     /// Reset state.
     pub reset: Option<ResetState>,
+    /// The interrupt request of a PIC in this process (boot processor only).
+    pub intr: Option<Arc<AtomicBool>>,
     /// The last exit's effect on registers is not complete yet (KVM completes it on the next entry).
     pending: bool,
 }
@@ -123,7 +132,7 @@ impl RunPage {
 impl KvmVcpu {
     /// Wraps a new vCPU.
     pub fn new(index: usize, fd: VcpuFd, shared: Arc<Shared>) -> Self {
-        Self { index, fd, shared, reset: None, pending: false }
+        Self { index, fd, shared, reset: None, intr: None, pending: false }
     }
 
     /// The thread: parks until resumed, runs the guest, handles exits.
@@ -132,6 +141,8 @@ impl KvmVcpu {
         let page = RunPage(std::ptr::from_mut(self.fd.get_kvm_run()));
         shared.vcpus.enter(self.index, Arc::new(move || page.set_immediate_exit()));
         while shared.vcpus.park(self.index, &mut self) {
+            // The guest's watchdogs learn that it did not run; without a paravirtual clock there is nobody to tell.
+            let _ = self.fd.kvmclock_ctrl();
             while !shared.vcpus.pausing() {
                 self.enter_guest();
             }
@@ -149,7 +160,29 @@ impl KvmVcpu {
         self.fd.set_kvm_immediate_exit(0);
     }
 
+    /// Hands the interrupt of a PIC in this process to the processor, or asks to be told when it takes one.
+    fn inject(&mut self) {
+        let Some(intr) = &self.intr else { return };
+        if !intr.load(Ordering::Acquire) {
+            self.fd.get_kvm_run().request_interrupt_window = 0;
+            return;
+        }
+        if self.fd.get_kvm_run().ready_for_interrupt_injection != 0 {
+            if let Some(vector) = self.shared.lock().pic_acknowledge() {
+                let irq = kvm_interrupt { irq: u32::from(vector) };
+                // SAFETY: the descriptor is a vCPU's and the structure is the one of this ioctl.
+                if unsafe { ioctl_with_ref(&self.fd, KVM_INTERRUPT(), &irq) } < 0 {
+                    let e = std::io::Error::last_os_error();
+                    eprintln!("KVM: injection failed, interrupt lost ({})", crate::error::strerror(&e));
+                }
+            }
+        }
+        let more = self.intr.as_ref().is_some_and(|i| i.load(Ordering::Acquire));
+        self.fd.get_kvm_run().request_interrupt_window = u8::from(more);
+    }
+
     fn enter_guest(&mut self) {
+        self.inject();
         match self.fd.run() {
             Ok(_) => self.handle_exit(),
             Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => {
@@ -172,6 +205,11 @@ impl KvmVcpu {
             KVM_EXIT_MMIO => {
                 self.pending = true;
                 self.mmio();
+            }
+            KVM_EXIT_IOAPIC_EOI => {
+                // SAFETY: the exit reason says which member of the union is valid.
+                let vector = unsafe { run.__bindgen_anon_1.eoi.vector };
+                self.shared.lock().end_of_interrupt(vector);
             }
             KVM_EXIT_HLT | KVM_EXIT_INTR | KVM_EXIT_IRQ_WINDOW_OPEN => {}
             KVM_EXIT_SHUTDOWN => self.shared.lock().request_reset(Cause::GuestReset),
@@ -206,14 +244,54 @@ impl KvmVcpu {
         let data = unsafe { std::slice::from_raw_parts_mut(base.add(io.data_offset as usize), size * count) };
         let shared = self.shared.clone();
         let maps = shared.maps.load();
+        let out = u32::from(io.direction) == KVM_EXIT_IO_OUT;
+        if io.port == vmport::PORT && count == 1 && Self::backdoor(&self.fd, self.index, &shared, out, data) {
+            return;
+        }
         for item in data.chunks_exact_mut(size) {
             let (port, mut target) = (u64::from(io.port), &*shared);
-            if u32::from(io.direction) == KVM_EXIT_IO_OUT {
+            if out {
                 access::write(&maps, Space::Io, port, item, &mut target);
             } else {
                 access::read(&maps, Space::Io, port, item, &mut target);
             }
         }
+    }
+
+    /// An access to the VMware port, which works on the processor's registers. `false`: nobody answers there.
+    fn backdoor(fd: &VcpuFd, cpu: usize, shared: &Shared, out: bool, data: &mut [u8]) -> bool {
+        let Ok(mut r) = fd.get_regs() else { return false };
+        let mut b = BackdoorRegs {
+            cpu,
+            eax: r.rax as u32,
+            ebx: r.rbx as u32,
+            ecx: r.rcx as u32,
+            edx: r.rdx as u32,
+            esi: r.rsi as u32,
+            edi: r.rdi as u32,
+        };
+        let before = b;
+        let Some(answer) = shared.lock().vmport_access(&mut b) else { return false };
+        if !out {
+            let n = data.len().min(4);
+            data[..n].copy_from_slice(&answer.to_le_bytes()[..n]);
+        }
+        if b != before {
+            for (reg, old, new) in [
+                (&mut r.rax, before.eax, b.eax),
+                (&mut r.rbx, before.ebx, b.ebx),
+                (&mut r.rcx, before.ecx, b.ecx),
+                (&mut r.rdx, before.edx, b.edx),
+                (&mut r.rsi, before.esi, b.esi),
+                (&mut r.rdi, before.edi, b.edi),
+            ] {
+                if old != new {
+                    *reg = new.into();
+                }
+            }
+            let _ = fd.set_regs(&r);
+        }
+        true
     }
 
     fn mmio(&mut self) {

@@ -14,7 +14,7 @@ use crate::accel::MsiMessage;
 use crate::device::{Cx, DevId, Device, IoHandler, IrqInputs, RealizeCx};
 use crate::machine::Machine;
 use crate::memory::{IoSpec, RegionId, Space};
-use crate::qom::DeviceClass;
+use crate::qom::{Classed, DeviceClass};
 use crate::{qerr, QResult};
 
 /// Inputs.
@@ -52,8 +52,15 @@ impl DeviceClass for IoapicProps {
         }
         let region = cx.io_region("ioapic", 0x1000, 0, IoSpec::ANY);
         cx.map(Space::Memory, region, BASE, 0);
+        cx.mmio(region);
         cx.gpio("", true, PINS as u32);
-        Ok(Box::new(Ioapic { s: IoapicState::default(), version: self.version, region, pic: None }))
+        Ok(Box::new(Ioapic {
+            s: IoapicState::default(),
+            version: self.version,
+            region,
+            pic: None,
+            gsi_base: 0,
+        }))
     }
 }
 
@@ -80,6 +87,8 @@ pub struct Ioapic {
     version: u8,
     region: RegionId,
     pic: Option<DevId>,
+    /// Global number of input 0.
+    gsi_base: u32,
 }
 
 impl Ioapic {
@@ -93,9 +102,9 @@ impl Ioapic {
         self.pic = Some(master);
     }
 
-    /// The redirection table, for accelerators that route interrupts themselves (split irqchip).
-    pub fn redirection(&self) -> &[u64; PINS] {
-        &self.s.redirection
+    /// Gives input 0 a global number other than 0 (boards with several).
+    pub fn set_gsi_base(&mut self, base: u32) {
+        self.gsi_base = base;
     }
 
     /// The message that an entry sends.
@@ -105,12 +114,13 @@ impl Ioapic {
             (EXT_INT, Some(pic)) => u64::from(super::i8259::acknowledge(cx.m, pic)),
             _ => e & entry::VECTOR,
         };
-        let logical = if e & entry::LOGICAL != 0 { 1 << 2 } else { 0 };
-        let level = if e & entry::LEVEL != 0 { 1 << 15 } else { 0 };
-        MsiMessage {
-            addr: 0xfee0_0000 | (e >> 48) << 4 | logical,
-            data: (vector | delivery << 8 | level) as u32,
-        }
+        encode(e, vector)
+    }
+
+    /// Tells the accelerator what an entry sends now.
+    fn announce(&self, cx: &mut Cx<'_>, pin: usize) {
+        let Some(e) = self.s.redirection.get(pin).filter(|e| **e & entry::MASKED == 0) else { return };
+        cx.m.accel.set_pin_message(self.gsi_base + pin as u32, encode(*e, *e & entry::VECTOR));
     }
 
     /// Sends every requested interrupt that is not masked.
@@ -186,13 +196,28 @@ impl Ioapic {
         if *e & entry::LEVEL == 0 {
             *e &= !entry::REMOTE_IRR;
         }
+        self.announce(cx, usize::from((n - 0x10) >> 1));
         self.service(cx);
     }
 }
 
-/// A local APIC broadcasts the end of a level-triggered interrupt.
-pub fn end_of_interrupt(m: &mut Machine, ioapic: DevId, vector: u8) {
-    m.with::<Ioapic, _>(ioapic, |i, cx| i.eoi(cx, vector));
+impl Machine {
+    /// A local APIC broadcasts the end of a level-triggered interrupt.
+    pub fn end_of_interrupt(&mut self, vector: u8) {
+        let all: Vec<DevId> =
+            self.tree.iter().filter(|n| n.class.name == IoapicProps::CLASS.name).map(|n| n.id).collect();
+        for id in all {
+            self.with::<Ioapic, _>(id, |i, cx| i.eoi(cx, vector));
+        }
+    }
+}
+
+/// The message of an entry with a vector.
+fn encode(e: u64, vector: u64) -> MsiMessage {
+    let delivery = e >> entry::DELIVERY & 7;
+    let logical = if e & entry::LOGICAL != 0 { 1 << 2 } else { 0 };
+    let level = if e & entry::LEVEL != 0 { 1 << 15 } else { 0 };
+    MsiMessage { addr: 0xfee0_0000 | (e >> 48) << 4 | logical, data: (vector | delivery << 8 | level) as u32 }
 }
 
 impl IoHandler for Ioapic {
@@ -311,10 +336,10 @@ mod tests {
         pulse(&mut m, 11, true);
         pulse(&mut m, 11, true);
         assert_eq!(take(), [MsiMessage { addr: 0xfee0_0004, data: 0x8031 }]);
-        end_of_interrupt(&mut m, d, 0x31);
+        m.end_of_interrupt(0x31);
         assert_eq!(take().len(), 1, "the level is still there");
         pulse(&mut m, 11, false);
-        end_of_interrupt(&mut m, d, 0x31);
+        m.end_of_interrupt(0x31);
         assert!(take().is_empty());
     }
 

@@ -9,6 +9,7 @@ pub mod ports;
 pub mod pvpanic;
 pub mod vmcoreinfo;
 pub mod vmgenid;
+pub mod vmport;
 
 #[cfg(test)]
 mod tests;

@@ -54,6 +54,7 @@ impl DeviceClass for VirtioMmioProps {
         }
         let spec = IoSpec { valid: (1, 8), imp: (1, 8) };
         let region = cx.io_region("virtio-mmio", SIZE, 0, spec);
+        cx.mmio(region);
         cx.gpio("sysbus-irq", false, 1);
         Ok(Box::new(VirtioMmio {
             core: Core::new(Box::new(NoDevice), 0),

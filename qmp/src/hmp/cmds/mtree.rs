@@ -128,9 +128,10 @@ fn flat_views(m: &mut Machine) -> String {
     let mut memory = View { spaces: spaces(names, "system"), root: "system", ranges: Some(&maps.mem) };
     let mut idle = View { spaces: Vec::new(), root: "(none)", ranges: None };
     for (name, root) in masters {
-        let on = m.mem.get(root).is_some_and(|r| {
-            r.children.iter().any(|c| m.mem.get(*c).is_some_and(|c| c.enabled))
-        });
+        let on = m
+            .mem
+            .get(root)
+            .is_some_and(|r| r.children.iter().any(|c| m.mem.get(*c).is_some_and(|c| c.enabled)));
         let view = if on { &mut memory } else { &mut idle };
         view.spaces.push((name.to_string(), "bus master container"));
     }

@@ -106,7 +106,8 @@ fn facts(m: &mut Machine, id: DevId) -> Vec<String> {
     if let Some(dev) = &node.dev {
         dev.qtree_lines(&mut lines);
     }
-    lines.extend(m.with_dev(id, |d, cx| Some(function(cx.m, d.pci()?.state()))).flatten().unwrap_or_default());
+    lines
+        .extend(m.with_dev(id, |d, cx| Some(function(cx.m, d.pci()?.state()))).flatten().unwrap_or_default());
     lines
 }
 

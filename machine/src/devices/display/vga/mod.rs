@@ -76,7 +76,9 @@ pub struct VgaCore {
     /// The picture shown last, which stays while the screen is switched off.
     last_size: Option<(u32, u32)>,
     edid: Option<Box<[u8]>>,
-    /// Alias of video memory over the linear part of the legacy window; `None` without legacy ranges.
+    /// Container of the legacy window and region of video memory; `None` without legacy ranges.
+    legacy: Option<(RegionId, RegionId)>,
+    /// Alias of video memory over the linear part of the legacy window, while there is one.
     linear: Option<RegionId>,
 }
 
@@ -104,6 +106,7 @@ impl VgaCore {
             cursor_toggle_ns: 0,
             last_size: None,
             edid: None,
+            legacy: None,
             linear: None,
         };
         Ok((core, region))
@@ -118,14 +121,8 @@ impl VgaCore {
         }
         cx.map_ports("vbe", 0x1ce, 4, tag::DISPI_PORTS, IoSpec::ANY);
         let window = cx.io_region("vga-lowmem", 0x2_0000, tag::WINDOW, MMIO_BYTES);
-        let dev = cx.id();
-        let mem = &mut cx.m().mem;
-        mem.map(memory, window, WINDOW_BASE, 1);
-        let alias = RegionKind::Alias { target: vram, offset: 0, readonly: false };
-        let linear = mem.add("vga.chain4", 0x2_0000, alias, Some(dev));
-        mem.set_enabled(linear, false);
-        mem.map(memory, linear, WINDOW_BASE, 2);
-        self.linear = Some(linear);
+        cx.m().mem.map(memory, window, WINDOW_BASE, 1);
+        self.legacy = Some((memory, vram));
     }
 
     /// Makes the region of memory-mapped registers (4 KiB): ports at 0x400, dispi at 0x500, if `ext` QEMU's registers
@@ -163,17 +160,24 @@ impl VgaCore {
 
     /// Maps video memory over the part of the legacy window that is linear now.
     fn update_window(&mut self, cx: &mut Cx<'_>) {
-        let Some(alias) = self.linear else { return };
+        let Some((memory, vram)) = self.legacy else { return };
         let mem = &mut cx.m.mem;
-        match self.linear_window() {
-            Some((at, size, offset)) => {
-                mem.set_size(alias, u128::from(size));
-                mem.set_addr(alias, WINDOW_BASE + at);
-                mem.set_alias_offset(alias, offset);
-                mem.set_enabled(alias, true);
+        let Some((at, size, offset)) = self.linear_window() else {
+            if let Some(old) = self.linear.take() {
+                mem.remove(old);
             }
-            None => mem.set_enabled(alias, false),
-        }
+            return;
+        };
+        let alias = self.linear.unwrap_or_else(|| {
+            let alias = RegionKind::Alias { target: vram, offset, readonly: false };
+            let r = mem.add("vga.chain4", u128::from(size), alias, Some(cx.dev));
+            mem.map(memory, r, WINDOW_BASE + at, 2);
+            r
+        });
+        self.linear = Some(alias);
+        mem.set_size(alias, u128::from(size));
+        mem.set_addr(alias, WINDOW_BASE + at);
+        mem.set_alias_offset(alias, offset);
     }
 
     fn finish(&mut self, cx: &mut Cx<'_>, todo: Todo) {
