@@ -5,6 +5,7 @@ use super::Build;
 use crate::boards::{PcProps, SmbiosEntryPoint};
 use crate::device::{BusId, DevId};
 use crate::devices::chipset::fw_cfg::{FwCfg, FwCfgData};
+use crate::devices::chipset::piix4_pm::Piix4Pm;
 use crate::devices::legacy::hpet::Hpet;
 use crate::devices::legacy::rtc::cmos::{pc_cmos_init, CmosConfig, CmosDisk, DiskTranslation, FloppyKind};
 use crate::devices::legacy::rtc::Mc146818;
@@ -292,7 +293,7 @@ fn acpi_files(
 }
 
 /// The ACPI tables of the machine as it is now.
-pub fn acpi_blobs(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiBlobs {
+pub fn acpi_blobs(m: &mut Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiBlobs {
     crate::boards::microvm::acpi_tables(m, cpus, maxcpus)
         .unwrap_or_else(|| acpi::build(&acpi_config(m, layout, cpus, maxcpus)))
 }
@@ -303,7 +304,7 @@ fn apic_id(m: &Machine, index: u32) -> u32 {
 }
 
 /// Describes the machine as it is now.
-pub fn acpi_config(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiConfig {
+pub fn acpi_config(m: &mut Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiConfig {
     let node = |i: u32| m.numa.as_ref().and_then(|n| n.cpu_nodes.get(i as usize).copied());
     let entries =
         (0..maxcpus).map(|i| CpuEntry { apic_id: apic_id(m, i), present: i < cpus, node: node(i) }).collect();
@@ -312,6 +313,9 @@ pub fn acpi_config(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, max
     let isa = isa_devices(m);
     let mut cfg = AcpiConfig::pc(entries, layout, pci, isa);
     cfg.smm = false;
+    if let Some(pm) = m.power_device {
+        cfg.pm_base = m.with::<Piix4Pm, _>(pm, |d, _| d.pm_base().0).unwrap_or(0);
+    }
     cfg.numa = m.numa.as_ref().map(super::NumaState::acpi);
     if let Some(p) = m.board.as_ref().and_then(|b| b.props.as_any().downcast_ref::<PcProps>()) {
         cfg.hpet = p.hpet;

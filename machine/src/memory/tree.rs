@@ -8,7 +8,7 @@ use super::ram::RamBlock;
 use crate::device::DevId;
 
 /// Handle of a region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RegionId(pub u32);
 
 /// Who answers accesses to an I/O region.

@@ -44,6 +44,7 @@ register_classes! {
         crate::devices::legacy::kvm_clock::KvmClockProps,
         crate::devices::legacy::vapic::KvmVapicProps,
         crate::devices::legacy::rtc::Mc146818Props,
+        crate::devices::pci_bridge::PciBridgeProps,
         crate::devices::legacy::serial::PciSerialProps,
         crate::devices::storage::ide::Piix3IdeProps,
         crate::devices::storage::ide::Piix4IdeProps,
@@ -81,6 +82,7 @@ register_classes! {
     abstracts {
         "acpi-ged": Some("sys-bus-device"),
         "apic-common": Some("device"),
+        "base-pci-bridge": Some("pci-device"),
         "cpu": Some("device"),
         "device": Some("object"),
         "fw_cfg": Some("sys-bus-device"),

@@ -59,8 +59,39 @@ qapi_struct! {
         irq_pin as "irq_pin": i64,
         /// Id.
         qdev_id as "qdev_id": String,
+        /// What is behind it, if it is a bridge.
+        pci_bridge as "pci_bridge": Option<PciBridgeInfo>,
         /// Registers.
         regions: Vec<PciMemoryRegion>,
+    }
+    /// Addresses that a bridge passes on.
+    pub struct PciMemoryRange {
+        /// First.
+        base: i64,
+        /// Last.
+        limit: i64,
+    }
+    /// The buses around a bridge, and what it passes on.
+    pub struct PciBusInfo {
+        /// Bus that it is on.
+        number: i64,
+        /// Bus behind it.
+        secondary: i64,
+        /// Last bus behind it.
+        subordinate: i64,
+        /// Ports.
+        io_range as "io_range": PciMemoryRange,
+        /// Memory.
+        memory_range as "memory_range": PciMemoryRange,
+        /// Prefetchable memory.
+        prefetchable_range as "prefetchable_range": PciMemoryRange,
+    }
+    /// A bridge.
+    pub struct PciBridgeInfo {
+        /// Buses and ranges.
+        bus: PciBusInfo,
+        /// Functions behind it, once it has a bus number.
+        devices: Option<Vec<PciDeviceInfo>>,
     }
     /// A bus.
     pub struct PciInfo {
@@ -148,8 +179,38 @@ fn region(index: usize, kind: BarKind, size: u64, mapped: Option<u64>) -> PciMem
     }
 }
 
+/// What is behind a bridge; `None` if the function is none.
+fn bridge(cx: &mut MonitorCx<'_, '_>, dev: DevId) -> Option<PciBridgeInfo> {
+    let behind = cx.m.pci.iter().find(|b| b.bridge == Some(dev))?;
+    let functions: Vec<(usize, DevId)> =
+        behind.functions.iter().enumerate().filter_map(|(i, d)| d.map(|d| (i, d))).collect();
+    let bus = cx.m.with_dev(dev, |d, _| {
+        let s = d.pci()?.state();
+        let byte = |at: usize| i64::from(s.config()[at]);
+        let half = |at: usize| i64::from(s.word(at) & 0xFFF0);
+        let upper = |at: usize| i64::from(s.dword(at)) << 32;
+        let range = |base, limit| PciMemoryRange { base, limit };
+        Some(PciBusInfo {
+            number: byte(0x18),
+            secondary: byte(0x19),
+            subordinate: byte(0x1A),
+            io_range: range((byte(0x1C) & 0xF0) << 8, (byte(0x1D) & 0xF0) << 8 | 0xFFF),
+            memory_range: range(half(0x20) << 16, half(0x22) << 16 | 0xF_FFFF),
+            prefetchable_range: range(
+                half(0x24) << 16 | upper(0x28),
+                half(0x26) << 16 | upper(0x2C) | 0xF_FFFF,
+            ),
+        })
+    })??;
+    let devices = (bus.secondary != 0).then(|| {
+        functions.into_iter().filter_map(|(devfn, dev)| function(cx, bus.secondary, devfn, dev)).collect()
+    });
+    Some(PciBridgeInfo { bus, devices })
+}
+
 fn function(cx: &mut MonitorCx<'_, '_>, bus: i64, devfn: usize, dev: DevId) -> Option<PciDeviceInfo> {
     let qdev_id = cx.m.tree.get(dev)?.user_id().unwrap_or_default().to_string();
+    let pci_bridge = bridge(cx, dev);
     cx.m.with_dev(dev, |d, _| {
         let state = d.pci()?.state();
         let class = state.word(0x0A);
@@ -171,6 +232,7 @@ fn function(cx: &mut MonitorCx<'_, '_>, bus: i64, devfn: usize, dev: DevId) -> O
             irq: (pin != 0).then(|| state.config()[0x3C].into()),
             irq_pin: pin.into(),
             qdev_id,
+            pci_bridge,
             regions: state
                 .bars()
                 .iter()
