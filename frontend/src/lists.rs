@@ -96,7 +96,7 @@ fn machine(name: &str) -> QResult<String> {
     })?;
     let props = (m.props)();
     let mut lines: Vec<String> =
-        props.table().iter().map(|p| option_line(p.name, p.ty, p.desc, None)).collect();
+        props.table().iter().filter(|p| p.qdev).map(|p| option_line(p.name, p.ty, p.desc, None)).collect();
     lines.sort();
     lines.dedup();
     Ok(format!("{} options:\n{}", m.type_name(), lines.concat()))

@@ -145,6 +145,7 @@ fn refuse_unsupported(spec: &VmSpec) -> QResult<()> {
         (!spec.acpi_tables.is_empty(), "-acpitable: not supported yet"),
         (!spec.iscsi.is_empty(), "-iscsi: iSCSI is not supported"),
         (spec.audiodevs.iter().any(audio), "-audiodev: only the driver 'none' is available"),
+        (!spec.firmware.option_roms.is_empty(), "-option-rom: not supported yet"),
         (spec.firmware.dtb.is_some(), "-dtb: device trees are not supported"),
         (spec.boot.splash.is_some(), "-boot splash=: not supported yet"),
         (!run.fds.is_empty(), "-add-fd: sets of descriptors are not supported yet"),

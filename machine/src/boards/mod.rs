@@ -5,6 +5,7 @@ pub mod microvm;
 mod none;
 mod pc;
 mod props;
+mod values;
 
 pub use memory::RamLayout;
 pub use microvm::MicrovmProps;

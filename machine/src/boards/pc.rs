@@ -64,6 +64,11 @@ fn init(b: &mut Build<'_>) -> QResult<()> {
         b.m,
         &i440fx::PcMemory { ram, pci: pci_mem, ram_size: b.ram_size, pci_hole64_size: None },
     )?;
+    let bypass = b.props::<PcProps>().is_some_and(|p| p.default_bus_bypass_iommu);
+    if let Some(n) = b.m.tree.get_mut(host.host).filter(|_| bypass) {
+        // There is no IOMMU that anything could bypass.
+        n.props.set_prop(n.class.name, "bypass-iommu", &PropInput::Str("on"))?;
+    }
     let bridge = piix3::create(b.m, &host)?;
     let pc = Pc { isa: bridge.isa, pci: host.bus, fw_cfg };
     legacy_devices(b, &pc, &host, kernel_chips)?;

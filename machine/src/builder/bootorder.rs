@@ -3,48 +3,26 @@
 use crate::device::{BusKind, DevId};
 use crate::machine::Machine;
 use crate::pci::reg;
-use crate::spec::OptionRomSpec;
 use crate::{qerr, QResult};
 
-/// Paths of all devices and option ROMs (`roms`, with their files) that have a `bootindex`, in its order.
+/// Paths of all devices with a `bootindex`, in its order.
 ///
 /// # Errors
-/// Two of them have the same index.
-pub fn boot_order(m: &mut Machine, roms: &[OptionRomSpec]) -> QResult<Vec<String>> {
-    let mut list: Vec<(i64, Boot)> = m
+/// Two devices with the same index.
+pub fn boot_order(m: &mut Machine) -> QResult<Vec<String>> {
+    let mut list: Vec<(i64, DevId)> = m
         .tree
         .iter()
         .filter_map(|n| {
             let index = n.props.get_prop("bootindex")?.value.as_i64()?;
-            (index >= 0).then_some((index, Boot::Device(n.id)))
+            (index >= 0).then_some((index, n.id))
         })
         .collect();
-    for rom in roms {
-        if let Some(index) = rom.bootindex.filter(|i| *i >= 0) {
-            list.push((i64::from(index), Boot::Rom(rom_file(&rom.romfile))));
-        }
-    }
     list.sort_by_key(|e| e.0);
     if let Some(w) = list.windows(2).find(|w| w[0].0 == w[1].0) {
         return Err(qerr!("The bootindex {} has already been used", w[0].0));
     }
-    let path = |boot| match boot {
-        Boot::Device(dev) => fw_path(m, dev),
-        Boot::Rom(file) => format!("/rom@{file}"),
-    };
-    Ok(list.into_iter().map(|(_, boot)| boot).map(path).collect())
-}
-
-/// What has a place in the boot order.
-enum Boot {
-    Device(DevId),
-    /// An option ROM, by its fw_cfg file.
-    Rom(String),
-}
-
-/// The fw_cfg file of an option ROM.
-pub fn rom_file(path: &str) -> String {
-    format!("genroms/{}", path.rsplit('/').next().unwrap_or(path))
+    list.into_iter().map(|(_, dev)| Ok(fw_path(m, dev))).collect()
 }
 
 /// Open Firmware path of a device.

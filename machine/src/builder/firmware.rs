@@ -1,6 +1,6 @@
 //! What firmware finds: fw_cfg items, CMOS, ACPI and SMBIOS tables.
 
-use super::bootorder::{boot_order, rom_file};
+use super::bootorder::boot_order;
 use super::Build;
 use crate::boards::{PcProps, SmbiosEntryPoint};
 use crate::device::{BusId, DevId};
@@ -9,7 +9,6 @@ use crate::devices::chipset::piix4_pm::Piix4Pm;
 use crate::devices::legacy::hpet::Hpet;
 use crate::devices::legacy::rtc::cmos::{pc_cmos_init, CmosConfig, CmosDisk, DiskTranslation, FloppyKind};
 use crate::devices::legacy::rtc::Mc146818;
-use crate::devices::legacy::vapic;
 use crate::devices::storage::geometry;
 use crate::direct::{DirectBoot, DirectBootSpec};
 use crate::firmware::acpi::{
@@ -47,7 +46,6 @@ impl Build<'_> {
         if !self.is_microvm() {
             self.smbios_files(&mut named)?;
         }
-        self.option_roms(&mut named)?;
         if self.acpi_enabled() {
             let files = acpi_files(self.m, self.layout, self.topo.cpus, self.topo.maxcpus);
             for (name, data) in &files {
@@ -56,10 +54,6 @@ impl Build<'_> {
                 self.m.mem.add(format!("/rom@{name}"), size, RegionKind::Container, Some(dev));
             }
             named.extend(files);
-            if !self.is_microvm() {
-                // Without a TPM nothing is measured.
-                named.push(("etc/tpm/log".into(), Vec::new().into()));
-            }
         }
         items.extend(self.kernel_items()?);
         let user = self.user_files()?;
@@ -77,28 +71,6 @@ impl Build<'_> {
                 QResult::Ok(())
             })
             .unwrap_or(Ok(()))
-    }
-
-    /// Option ROMs that no device brings: those of the user, and the one of the local APICs.
-    fn option_roms(&mut self, named: &mut Vec<(String, FwCfgData)>) -> QResult<()> {
-        let mut list: Vec<String> =
-            self.spec.firmware.option_roms.iter().map(|r| r.romfile.clone()).collect();
-        if self.m.tree.by_class("kvmvapic").is_some() && self.m.find_firmware(vapic::ROM).is_some() {
-            list.push(vapic::ROM.into());
-        }
-        for file in list {
-            let path = self.m.find_firmware(&file).unwrap_or_else(|| file.clone().into());
-            let data = match std::fs::read(path) {
-                Ok(data) => data,
-                Err(e) => {
-                    // The guest starts without it.
-                    eprintln!("Could not open option rom '{file}': {}", crate::error::strerror(&e));
-                    continue;
-                }
-            };
-            named.push((rom_file(&file), data.into()));
-        }
-        Ok(())
     }
 
     fn cmos(&mut self) -> QResult<()> {
@@ -146,7 +118,7 @@ impl Build<'_> {
     }
 
     fn boot_files(&mut self, named: &mut Vec<(String, FwCfgData)>) -> QResult<()> {
-        let order = boot_order(self.m, &self.spec.firmware.option_roms)?;
+        let order = boot_order(self.m)?;
         let boot = &self.spec.boot;
         named.push(("bootorder".into(), files::lines(&order, boot.strict == Some(true)).into()));
         named.push(("bios-geometry".into(), files::lines(&[], false).into()));
@@ -319,8 +291,8 @@ pub fn acpi_config(m: &mut Machine, layout: crate::boards::RamLayout, cpus: u32,
     cfg.numa = m.numa.as_ref().map(super::NumaState::acpi);
     if let Some(p) = m.board.as_ref().and_then(|b| b.props.as_any().downcast_ref::<PcProps>()) {
         cfg.hpet = p.hpet;
-        pad(p.x86.oem_id.as_deref(), &mut cfg.oem.id);
-        pad(p.x86.oem_table_id.as_deref(), &mut cfg.oem.table_id);
+        pad(p.x86.oem_id.0.as_deref(), &mut cfg.oem.id);
+        pad(p.x86.oem_table_id.0.as_deref(), &mut cfg.oem.table_id);
     }
     cfg
 }

@@ -116,6 +116,47 @@ pub struct Built {
     pub event_loop: EventLoop,
 }
 
+/// Shows in the machine's properties what other options (`-kernel`, `-smp`, `-boot`, `-m`) set.
+fn show_settings(m: &mut Machine, spec: &VmSpec, topo: Topology, memory: spec::MemorySize) -> QResult<()> {
+    use serde_json::json;
+    let Some(board) = &mut m.board else { return Ok(()) };
+    let f = &spec.firmware;
+    for (name, value) in [("kernel", &f.kernel), ("initrd", &f.initrd), ("append", &f.append), ("dtb", &f.dtb)] {
+        if let Some(v) = value {
+            board.set(name, &PropInput::Str(v))?;
+        }
+    }
+    let smp = json!({
+        "cpus": topo.cpus, "maxcpus": topo.maxcpus, "sockets": topo.sockets, "dies": topo.dies,
+        "clusters": topo.clusters, "cores": topo.cores, "threads": topo.threads,
+    });
+    let mut sizes = json!({ "size": memory.ram });
+    if memory.max > memory.ram {
+        sizes["max-size"] = memory.max.into();
+        sizes["slots"] = memory.slots.into();
+    }
+    let b = &spec.boot;
+    let order = if board.kind.default_cpu.is_some() { "cad" } else { "" };
+    let mut boot = json!({ "order": b.order.as_deref().unwrap_or(order) });
+    let given = [
+        ("once", b.once.as_deref().map(serde_json::Value::from)),
+        ("menu", b.menu.map(Into::into)),
+        ("splash", b.splash.as_deref().map(Into::into)),
+        ("splash-time", b.splash_time.map(Into::into)),
+        ("reboot-timeout", b.reboot_timeout.map(Into::into)),
+        ("strict", b.strict.map(Into::into)),
+    ];
+    for (name, value) in given {
+        if let Some(v) = value {
+            boot[name] = v;
+        }
+    }
+    for (name, value) in [("smp", smp), ("memory", sizes), ("boot", boot)] {
+        board.set(name, &PropInput::Json(&value))?;
+    }
+    Ok(())
+}
+
 /// Builds everything. The machine is stopped, its vCPUs are parked; [`start`] lets it go.
 ///
 /// # Errors
@@ -156,6 +197,7 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
         messages,
     };
     b.info(memory);
+    show_settings(b.m, spec, topo, memory)?;
     b.create_chardevs()?;
     b.create_objects()?;
     b.open_block_devices()?;
@@ -287,7 +329,7 @@ impl Build<'_> {
 
     /// Firmware that the user names: `-bios`, or the machine's `firmware` property.
     pub fn wanted_firmware(&self) -> Option<String> {
-        let prop = || self.props::<crate::boards::PcProps>().and_then(|p| p.x86.common.firmware.clone());
+        let prop = || self.props::<crate::boards::PcProps>().and_then(|p| p.x86.common.firmware.0.clone());
         self.spec.firmware.bios.clone().or_else(prop)
     }
 }

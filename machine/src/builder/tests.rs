@@ -175,7 +175,7 @@ fn bad_objects_are_refused_before_anything_else() {
     assert_eq!(refused(&mut s), "-object a: Parameter 'poll-max-ns' expects an int64 value");
 }
 
-fn microvm(m: &crate::machine::Machine, ioapic2: bool, virtio: Vec<VirtioMmio>) {
+fn microvm(m: &mut crate::machine::Machine, ioapic2: bool, virtio: Vec<VirtioMmio>) {
     let want = microvm_tables(&MicrovmConfig {
         cpus: vec![CpuEntry { apic_id: 0, present: true, node: None }],
         ioapic2,
@@ -198,7 +198,7 @@ fn microvm_board() {
     let (b, _) = made(&mut s);
     let mut m = b.shared.lock();
     microvm(
-        &m,
+        &mut m,
         true,
         vec![
             VirtioMmio { index: 23, base: 0xfeb0_2e00, irq: 47 },
@@ -217,7 +217,7 @@ fn microvm_board() {
     m.bus_write(crate::memory::Space::Memory, 0xfec1_0000, &1u32.to_le_bytes());
     assert_eq!(read(&mut m, 0xfec1_0010), 0x0017_0020);
     let order: Vec<&str> = m.tree.iter().map(|n| n.class.name).filter(|n| *n != "virtio-mmio").collect();
-    assert_eq!(order[..5], ["qemu64-x86_64-cpu", "fw_cfg_io", "isabus-bridge", "ioapic", "ioapic"]);
+    assert_eq!(order[..5], ["fw_cfg_io", "qemu64-x86_64-cpu", "isabus-bridge", "ioapic", "ioapic"]);
     let io = m.tree.by_class("ioapic").map(|n| m.tree.path(n.id));
     assert_eq!(io.as_deref(), Some("/machine/ioapic"));
     m.power_button();
@@ -230,7 +230,7 @@ fn microvm_without_second_ioapic_or_acpi() {
     s.machine.props.push("ioapic2", Value::text("off"));
     s.devices = vec![device("virtio-rng-device")];
     let (b, _) = made(&mut s);
-    microvm(&b.shared.lock(), false, vec![VirtioMmio { index: 7, base: 0xfeb0_0e00, irq: 23 }]);
+    microvm(&mut b.shared.lock(), false, vec![VirtioMmio { index: 7, base: 0xfeb0_0e00, irq: 23 }]);
     assert_eq!(crate::boards::microvm::kernel_arguments(&b.shared.lock()), "");
     s.machine.props.push("acpi", Value::text("off"));
     let (b, _) = made(&mut s);

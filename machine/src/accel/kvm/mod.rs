@@ -210,6 +210,13 @@ impl KvmAccel {
                 ));
             }
         }
+        // After a reset EDX says what kind of processor it is.
+        if let (Some(id), Ok(mut r)) =
+            (c.cpuid.as_slice().iter().find(|e| e.function == 1).map(|e| e.eax), fd.get_regs())
+        {
+            r.rdx = id.into();
+            fd.set_regs(&r).map_err(|e| ioctl_error("KVM_SET_REGS", e))?;
+        }
         let mut cpuid = c.cpuid.clone();
         for e in cpuid.as_mut_slice().iter_mut().filter(|e| e.function == crate::cpu::TIMING_LEAF) {
             e.eax = c.tsc_khz.unwrap_or(host_khz);

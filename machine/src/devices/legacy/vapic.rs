@@ -14,8 +14,6 @@ use crate::qom::DeviceClass;
 use crate::QResult;
 
 const PORT: u64 = 0x7e;
-/// The option ROM.
-pub const ROM: &str = "kvmvapic.bin";
 
 /// Properties of `kvmvapic`.
 #[derive(DeriveDevice, Debug)]

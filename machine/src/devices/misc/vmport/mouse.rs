@@ -40,7 +40,7 @@ const RELATIVE: u32 = 0x1_0000;
 
 /// Properties of `vmmouse`.
 #[derive(DeriveDevice, Debug)]
-#[class(name = "vmmouse", parent = "isa-device", bus = Isa, internal)]
+#[class(name = "vmmouse", parent = "isa-device", bus = Isa)]
 pub struct VmMouseProps {}
 
 impl DeviceClass for VmMouseProps {
