@@ -3,7 +3,8 @@
 use rqemu_derive::Device;
 
 use super::values::{
-    BootConfiguration, BusLockLimit, MemoryConfiguration, NoGuard, NoPhandle, NoText, SgxEpc, SmpConfiguration,
+    BootConfiguration, BusLockLimit, MemoryConfiguration, NoGuard, NoPhandle, NoText, SgxEpc,
+    SmpConfiguration,
 };
 use super::MachineProps;
 use crate::objects::Str;

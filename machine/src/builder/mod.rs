@@ -121,7 +121,9 @@ fn show_settings(m: &mut Machine, spec: &VmSpec, topo: Topology, memory: spec::M
     use serde_json::json;
     let Some(board) = &mut m.board else { return Ok(()) };
     let f = &spec.firmware;
-    for (name, value) in [("kernel", &f.kernel), ("initrd", &f.initrd), ("append", &f.append), ("dtb", &f.dtb)] {
+    for (name, value) in
+        [("kernel", &f.kernel), ("initrd", &f.initrd), ("append", &f.append), ("dtb", &f.dtb)]
+    {
         if let Some(v) = value {
             board.set(name, &PropInput::Str(v))?;
         }

@@ -7,3 +7,4 @@ pub mod misc;
 pub mod pci_bridge;
 pub mod storage;
 pub mod virtio;
+pub mod watchdog;
