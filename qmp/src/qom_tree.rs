@@ -34,6 +34,8 @@ pub(crate) enum Object {
     User(usize),
     /// A character device, by its place in the table.
     Chardev(usize),
+    /// The source of random bytes that a device made for itself.
+    DefaultRng(DevId),
 }
 
 const ROOT: Object = Object::Container("/");
@@ -58,6 +60,7 @@ impl Object {
             Self::Irq(..) | Self::BoardIrq(_) => "irq".into(),
             Self::User(n) => m.objects.iter().nth(n).map_or("", |o| o.ty.name).into(),
             Self::Chardev(_) => "chardev".into(),
+            Self::DefaultRng(_) => "rng-builtin".into(),
         }
     }
 
@@ -83,7 +86,7 @@ impl Object {
             Self::Container(_) | Self::Machine => Some(ROOT),
             Self::Bus(id) => Some(m.tree.bus(id)?.owner.map_or(UNATTACHED, Self::Device)),
             Self::Region(id) => Some(region_parent(m, m.mem.get(id)?)),
-            Self::Irq(dev, ..) => Some(Self::Device(dev)),
+            Self::Irq(dev, ..) | Self::DefaultRng(dev) => Some(Self::Device(dev)),
             Self::BoardIrq(_) => Some(UNATTACHED),
             Self::User(_) => Some(OBJECTS),
             Self::Chardev(_) => Some(CHARDEVS),
@@ -146,6 +149,9 @@ impl Object {
                 let buses = tree.buses().filter(|b| b.owner == Some(id));
                 list.extend(buses.map(|b| (b.name.clone(), Self::Bus(b.id))));
                 list.extend(irq_inputs(m, id));
+                if has_default_rng(m, id) {
+                    list.push(("default-backend".into(), Self::DefaultRng(id)));
+                }
                 list
             }
             _ => return Vec::new(),
@@ -167,6 +173,12 @@ impl Object {
         })
         .collect()
     }
+}
+
+/// Whether a device takes random bytes without naming an object for them.
+fn has_default_rng(m: &Machine, id: DevId) -> bool {
+    let Some(node) = m.tree.get(id).filter(|n| n.class.name == "virtio-rng-device") else { return false };
+    node.props.get_prop("rng").is_some_and(|p| p.value == "")
 }
 
 fn irq_inputs(m: &Machine, dev: DevId) -> Children {
@@ -281,6 +293,7 @@ pub(crate) fn properties(m: &Machine, object: Object) -> Vec<ObjectPropertyInfo>
             let node = m.objects.iter().nth(n);
             node.into_iter().flat_map(|o| o.ty.props.iter()).map(|p| info(p.name, p.ty)).collect()
         }
+        Object::DefaultRng(_) => vec![info("opened", "bool")],
         Object::Container(_) | Object::Irq(..) | Object::BoardIrq(_) | Object::Chardev(_) => Vec::new(),
     }
 }
@@ -305,6 +318,7 @@ pub(crate) fn property(m: &Machine, object: Object, name: &str) -> Option<Value>
         Object::Bus(id) => bus_property(m, id, name),
         Object::Region(id) => region_property(m, id, name),
         Object::User(n) => m.objects.iter().nth(n)?.get(name).map(|p| p.value),
+        Object::DefaultRng(_) => (name == "opened").then_some(true.into()),
         Object::Container(_) | Object::Irq(..) | Object::BoardIrq(_) | Object::Chardev(_) => None,
     };
     value.or_else(|| {

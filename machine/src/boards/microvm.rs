@@ -87,9 +87,9 @@ impl MachineProps for MicrovmProps {
 }
 
 const VIRTIO_BASE: u64 = 0xfeb0_0000;
-const IOAPIC2_BASE: u64 = 0xfec1_0000;
+pub(super) const IOAPIC2_BASE: u64 = 0xfec1_0000;
 /// First interrupts of the transports: on the second I/O APIC, on free inputs of the first, on ISA interrupts.
-const IRQ_IOAPIC2: u32 = 24;
+pub(super) const IRQ_IOAPIC2: u32 = 24;
 const IRQ_ACPI: u32 = 16;
 const IRQ_ISA: u32 = 5;
 
@@ -269,7 +269,7 @@ fn load_firmware(b: &mut Build<'_>, w: &Want) -> QResult<()> {
 }
 
 /// Transports that have a device, highest address first.
-fn used_transports(m: &Machine) -> Vec<VirtioMmio> {
+pub(super) fn used_transports(m: &Machine) -> Vec<VirtioMmio> {
     let Some(p) = m.board.as_ref().and_then(|b| b.props.as_any().downcast_ref::<MicrovmProps>()) else {
         return Vec::new();
     };

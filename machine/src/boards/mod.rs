@@ -2,6 +2,7 @@
 
 mod memory;
 pub mod microvm;
+pub mod microvm_dt;
 mod none;
 mod pc;
 mod props;

@@ -2,7 +2,7 @@
 
 use super::bootorder::boot_order;
 use super::Build;
-use crate::boards::{PcProps, SmbiosEntryPoint};
+use crate::boards::{microvm_dt, PcProps, SmbiosEntryPoint};
 use crate::device::{BusId, DevId};
 use crate::devices::chipset::fw_cfg::{FwCfg, FwCfgData};
 use crate::devices::chipset::piix4_pm::Piix4Pm;
@@ -43,7 +43,10 @@ impl Build<'_> {
         let map = files::pc_e820(&self.layout, &self.e820_config());
         let mut named: Vec<(String, FwCfgData)> = vec![("etc/e820".into(), files::e820_file(&map).into())];
         self.boot_files(&mut named)?;
-        if !self.is_microvm() {
+        if self.is_microvm() {
+            let tree = FwCfgData::built(microvm_dt::SIZE, |m: &mut Machine| microvm_dt::build(m));
+            named.push(("etc/fdt".into(), tree));
+        } else {
             self.smbios_files(&mut named)?;
         }
         if self.acpi_enabled() {

@@ -46,6 +46,7 @@ register_classes! {
         crate::devices::legacy::kvm_clock::KvmClockProps,
         crate::devices::legacy::vapic::KvmVapicProps,
         crate::devices::legacy::rtc::Mc146818Props,
+        crate::devices::misc::pc_testdev::PcTestdevProps,
         crate::devices::pci_bridge::PciBridgeProps,
         crate::devices::legacy::serial::PciSerialProps,
         crate::devices::storage::ide::Piix3IdeProps,

@@ -4,6 +4,7 @@ pub mod debug_exit;
 pub mod debugcon;
 pub mod ged;
 pub mod isabus_bridge;
+pub mod pc_testdev;
 pub mod port92;
 pub mod ports;
 pub mod pvpanic;

@@ -6,6 +6,10 @@ use rqemu_machine::memory::{FlatKind, FlatView, Region, RegionId, RegionKind};
 use rqemu_machine::Machine;
 
 pub(super) fn mtree(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
+    if let Some(flag) = ["-d", "-o"].into_iter().find(|f| args.flag(f)) {
+        h.line(format!("info mtree: {flag} is not supported"));
+        return;
+    }
     let text = if args.flag("-f") { flat_views(h.cx.m) } else { trees(h.cx.m, args.flag("-D")) };
     h.out.push_str(&text);
 }

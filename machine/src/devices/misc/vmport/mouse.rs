@@ -40,7 +40,7 @@ const RELATIVE: u32 = 0x1_0000;
 
 /// Properties of `vmmouse`.
 #[derive(DeriveDevice, Debug)]
-#[class(name = "vmmouse", parent = "isa-device", bus = Isa)]
+#[class(name = "vmmouse", parent = "isa-device", bus = Isa, category = Input, extra("i8042", "link<i8042>"))]
 pub struct VmMouseProps {}
 
 impl DeviceClass for VmMouseProps {
