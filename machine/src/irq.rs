@@ -22,6 +22,15 @@ pub enum IrqSink {
     Device(DevId, u32),
 }
 
+/// Interrupt controllers in user space.
+#[derive(Clone, Debug, Default)]
+pub struct IrqChips {
+    /// The master 8259.
+    pub pic: Option<DevId>,
+    /// The I/O APICs, by their first global system interrupt.
+    pub ioapics: Vec<DevId>,
+}
+
 /// All lines of a machine.
 #[derive(Default)]
 pub struct IrqLines {

@@ -20,9 +20,10 @@ use crate::chardev::{CharId, CharTable, MonId};
 use crate::clock::{Clock, ClockKind, Timers};
 use crate::cpu::BootRegs;
 use crate::device::{Cx, DevId, Device, DeviceTree, GlobalProp};
+use crate::devices::legacy::{i8259, ioapic};
 use crate::direct::DirectBoot;
 use crate::event_loop::{FdTable, MonInput};
-use crate::irq::{IrqLine, IrqLines, IrqSink};
+use crate::irq::{IrqChips, IrqLine, IrqLines, IrqSink};
 use crate::memory::{
     access, FlatMaps, IoSpec, Maps, Owner, RamBlock, RamSource, RegionId, RegionKind, RegionTree, Space,
 };
@@ -68,6 +69,8 @@ pub struct Machine {
     isa_irqs: Vec<IrqLine>,
     /// Inputs of user-space interrupt controllers by GSI.
     pub gsi_sinks: Vec<Vec<IrqSink>>,
+    /// Interrupt controllers that are devices of ours (not the accelerator's).
+    pub irq_chips: IrqChips,
     /// Clocks.
     pub clock: Clock,
     /// `-rtc`: what real-time clocks start from and run on.
@@ -153,6 +156,7 @@ impl Machine {
             irqs: IrqLines::default(),
             isa_irqs: Vec::new(),
             gsi_sinks: Vec::new(),
+            irq_chips: IrqChips::default(),
             clock: Clock::default(),
             rtc: crate::spec::RtcSpec::default(),
             timers: Timers::default(),
@@ -419,6 +423,22 @@ impl Machine {
                 self.effects.push_back(Effect::IrqInput(dev, pin, level));
             }
         }
+    }
+
+    /// The boot processor takes the interrupt that the 8259s request: their vector.
+    pub fn acknowledge_pic(&mut self) -> u8 {
+        let Some(master) = self.irq_chips.pic else { return 0 };
+        let v = i8259::acknowledge(self, master);
+        self.settle_if_idle();
+        v
+    }
+
+    /// A local APIC broadcasts that a level interrupt ended.
+    pub fn end_of_interrupt(&mut self, vector: u8) {
+        for io in self.irq_chips.ioapics.clone() {
+            ioapic::end_of_interrupt(self, io, vector);
+        }
+        self.settle_if_idle();
     }
 
     /// The shared line of an ISA interrupt.

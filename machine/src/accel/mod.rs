@@ -1,6 +1,7 @@
 //! Accelerators: what runs the guest's processors.
 
 pub mod kvm;
+pub mod lapic;
 mod none;
 
 pub use none::NoCpu;
@@ -49,6 +50,11 @@ pub trait Accel: Send {
     fn msi(&mut self, _msg: MsiMessage) {}
     /// The interrupt request line of the boot processor (user-space PIC).
     fn set_intr(&mut self, _level: bool) {}
+    /// The redirection table of the first I/O APIC changed (split irqchip: the accelerator must know which vectors
+    /// end level interrupts).
+    fn ioapic_changed(&mut self, _entries: &[Option<MsiMessage>]) {}
+    /// The virtual clock was stopped or goes on.
+    fn clock_changed(&mut self) {}
     /// The memory map changed from `old` to `new`.
     fn memory_changed(&mut self, _old: &FlatMaps, _new: &FlatMaps) -> QResult<()> {
         Ok(())

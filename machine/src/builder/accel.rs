@@ -107,9 +107,9 @@ pub fn start(shared: &Arc<Shared>, topo: Topology, boot: Option<BootRegs>) -> QR
     let mut m = shared.lock();
     let maps = shared.maps.load_full();
     let m = &mut *m;
-    let models = m.cpu_configs.take();
+    let (models, clock) = (m.cpu_configs.take(), m.clock.shared());
     let Some(kvm) = m.accel.as_any().downcast_mut::<KvmAccel>() else { return Ok(()) };
     let cpus: Vec<VcpuConfig> = models.unwrap_or_default();
     let _ = topo;
-    kvm.start(&maps, shared, &cpus, boot)
+    kvm.start(&maps, shared, &cpus, boot, clock)
 }

@@ -57,6 +57,10 @@ impl Build<'_> {
         let setup = Arc::new(CpuSetup { caps: cpu_caps(self.m)?, flags, layout });
         self.m.info.cpu_model = name.name.into();
         self.check_model(name, &setup)?;
+        if self.m.accel.name() == "kvm" && self.m.accel.irqchip() == IrqChip::User {
+            self.messages.warning("Userspace local APIC is deprecated for KVM.");
+            self.messages.warning("Do not use kernel-irqchip except for the -M isapc machine type.");
+        }
         self.m.cpu_setup = Some(setup);
         for index in 0..self.topo.cpus {
             self.create_cpu(name, layout, index)?;

@@ -126,9 +126,7 @@ impl Caps {
         f.0[w::X1_EDX] |= f.0[w::L1_EDX] & AMD_ALIASES;
         f.0[w::KVM_HINTS] |= 1;
         if !facts.kernel_lapic {
-            for name in ["kvm-pv-unhalt", "kvm-pv-eoi", "kvm-asyncpf-int"] {
-                f.set(name, false);
-            }
+            f.set("kvm-pv-unhalt", false);
         }
     }
 

@@ -188,6 +188,8 @@ impl CpuProps {
             for name in list {
                 let Some((word, mask)) = lookup(name) else { continue };
                 if self.user.0[word] & mask == 0 {
+                    // The one default that depends on where the local APIC is.
+                    let value = value && (*name != "x2apic" || caps.features.has(name));
                     self.want.set(name, value);
                 }
             }
