@@ -18,6 +18,8 @@ pub enum IrqSink {
     None,
     /// A global system interrupt (ISA interrupts are GSIs 0-15).
     Gsi(u32),
+    /// Address line 20 of the boot processor.
+    A20,
     /// An input of a device.
     Device(DevId, u32),
 }

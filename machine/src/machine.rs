@@ -12,8 +12,7 @@ use std::time::SystemTime;
 use rqemu_block::BlockGraph;
 use serde_json::Value;
 
-use crate::accel::kvm::VcpuConfig;
-use crate::accel::{Accel, IrqChip, NoCpu};
+use crate::accel::{Accel, CpuConfigs, IrqChip, NoCpu};
 use crate::boards::MachineObject;
 use crate::builder::MachineInfo;
 use crate::chardev::{CharId, CharTable, MonId};
@@ -127,7 +126,7 @@ pub struct Machine {
     /// What the CPUs have in common, if the machine has any.
     pub cpu_setup: crate::cpu::SharedSetup,
     /// vCPUs to create (between board and accelerator start).
-    pub(crate) cpu_configs: Option<Vec<VcpuConfig>>,
+    pub(crate) cpu_configs: Option<CpuConfigs>,
     /// Construction is over: from now on devices are hot-plugged.
     pub ready: bool,
     /// Device that the power button is wired to.
@@ -298,7 +297,8 @@ impl Machine {
 
     fn commit_memory(&mut self) {
         self.mem.take_dirty();
-        let new = FlatMaps { mem: self.mem.flatten(self.mem.system), io: self.mem.flatten(self.mem.io) };
+        let mem = self.mem.flatten(self.mem.system).observed(self.accel.write_observer());
+        let new = FlatMaps { mem, io: self.mem.flatten(self.mem.io) };
         if let Err(e) = self.accel.memory_changed(&self.flat, &new) {
             self.fault.get_or_insert(e);
         }
@@ -408,6 +408,7 @@ impl Machine {
         match self.irqs.set(line, level) {
             IrqSink::None => {}
             IrqSink::Gsi(gsi) => self.set_gsi(gsi, level),
+            IrqSink::A20 => self.accel.set_a20(level),
             IrqSink::Device(dev, pin) => self.effects.push_back(Effect::IrqInput(dev, pin, level)),
         }
     }

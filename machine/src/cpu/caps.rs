@@ -82,6 +82,20 @@ impl Caps {
         }
     }
 
+    /// The software CPU: what its engine executes.
+    pub fn tcg() -> Self {
+        let mut features = Features::default();
+        features.apply(rqemu_x86::cpuid::FEATURES);
+        features.0[w::X1_EDX] |= features.0[w::L1_EDX] & AMD_ALIASES;
+        Self {
+            kind: CapsKind::Tcg,
+            features,
+            leaves: Vec::new(),
+            host: HostCpu { phys_bits: 40, ..HostCpu::default() },
+            ucode_rev: None,
+        }
+    }
+
     /// KVM with the table of `KVM_GET_SUPPORTED_CPUID` and its feature MSRs.
     pub fn kvm(leaves: Vec<Leaf>, msr: impl Fn(u32) -> Option<u64>, facts: KvmFacts, host: HostCpu) -> Self {
         let mut c = Self {

@@ -13,11 +13,11 @@ use vmm_sys_util::ioctl_iow_nr;
 use super::vcpu::KvmVcpu;
 use super::{ioctl_error, KvmAccel, VcpuConfig};
 use crate::accel::lapic::{pending, ApicBus};
-use crate::accel::IrqChip;
+use crate::accel::{Activity, IrqChip};
 use crate::clock::VirtualClock;
 use crate::devices::legacy::ioapic;
 use crate::shared::Shared;
-use crate::{qerr, QResult};
+use crate::QResult;
 
 ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
 
@@ -48,28 +48,6 @@ impl UserIrqs {
     }
 }
 
-/// What a vCPU does, kept here only where KVM has no local APIC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activity {
-    /// Runs.
-    Running,
-    /// Waits for an interrupt.
-    Halted,
-    /// An application processor before its start-up message.
-    WaitForSipi,
-}
-
-impl Activity {
-    /// After a reset only the boot processor runs.
-    pub fn at_reset(index: usize) -> Self {
-        if index == 0 {
-            Activity::Running
-        } else {
-            Activity::WaitForSipi
-        }
-    }
-}
-
 impl KvmAccel {
     /// Makes the controllers that live in user space (before the vCPUs).
     pub(super) fn set_up_irqs(
@@ -96,15 +74,9 @@ impl KvmAccel {
                 let bus = ApicBus::new(&ids, clock);
                 for index in 0..cpus.len() {
                     let vcpus = shared.vcpus.clone();
-                    bus.set_kick(index, Box::new(move || vcpus.kick(index)));
+                    bus.set_kick(index, Box::new(move |_| vcpus.kick(index)));
                 }
-                let timers = bus.clone();
-                let t = std::thread::Builder::new()
-                    .name("APIC timers".into())
-                    .stack_size(64 << 10)
-                    .spawn(move || timers.run_timers())
-                    .map_err(|e| qerr!("cannot start thread: {}", crate::error::strerror(&e)))?;
-                self.threads.push(t);
+                self.threads.push(bus.spawn_timers()?);
                 self.irqs = UserIrqs::User(bus);
             }
         }

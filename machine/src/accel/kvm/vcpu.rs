@@ -12,7 +12,8 @@ use kvm_bindings::{
 use kvm_ioctls::VcpuFd;
 
 use super::regs;
-use super::user_irq::{Activity, UserIrqs};
+use super::user_irq::UserIrqs;
+use crate::accel::Activity;
 use crate::cpu::BootRegs;
 use crate::memory::{access, Space};
 use crate::run::{Cause, RunState};

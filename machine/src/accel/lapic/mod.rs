@@ -16,19 +16,22 @@ mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 
 use self::regs::{base, delivery, Action};
 use super::MsiMessage;
 use crate::clock::VirtualClock;
+use crate::{qerr, QResult};
 
 pub use regs::Lapic;
 use timer::Deadlines;
 
 /// First MSR of the x2APIC registers.
 pub const MSR_X2APIC: u32 = 0x800;
-const MSR_X2APIC_LAST: u32 = 0x8ff;
+/// The last one.
+pub const MSR_X2APIC_LAST: u32 = 0x8ff;
 
 /// What waits for a processor.
 pub mod pending {
@@ -50,8 +53,8 @@ pub mod pending {
     pub const UNMASKABLE: u32 = NMI | SMI | INIT | SIPI;
 }
 
-/// Makes the processor look at its pending word.
-pub type Kick = Box<dyn Fn() + Send + Sync>;
+/// Makes a running processor look at its pending word, in which these bits are new.
+pub type Kick = Box<dyn Fn(u32) + Send + Sync>;
 
 struct Cell {
     apic: Mutex<Lapic>,
@@ -83,15 +86,9 @@ impl Cell {
             self.pending.fetch_and(!clear, Ordering::SeqCst);
         }
         if set != 0 && self.pending.fetch_or(set, Ordering::SeqCst) & set != set {
-            self.poke();
-        }
-    }
-
-    /// Makes the processor look, asleep or not.
-    fn poke(&self) {
-        if !self.wake() {
-            if let Some(k) = self.kick.get() {
-                k();
+            match self.kick.get() {
+                Some(kick) if !self.wake() => kick(set),
+                _ => {}
             }
         }
     }
@@ -112,6 +109,8 @@ pub struct ApicBus {
     cells: Vec<Cell>,
     /// Request line of the 8259.
     pic: AtomicBool,
+    /// The boot processor's A20 line.
+    a20: AtomicBool,
     /// Who got the last lowest-priority message.
     last: AtomicUsize,
     clock: Arc<VirtualClock>,
@@ -124,6 +123,7 @@ impl ApicBus {
         Arc::new(Self {
             cells: ids.iter().enumerate().map(|(i, id)| Cell::new(*id, i == 0)).collect(),
             pic: AtomicBool::new(false),
+            a20: AtomicBool::new(true),
             last: AtomicUsize::new(0),
             clock,
             deadlines: Deadlines::new(ids.len()),
@@ -147,6 +147,7 @@ impl ApicBus {
                 c.page.store(a.base & base::ADDR, Ordering::SeqCst);
             }
             c.pending.store(0, Ordering::SeqCst);
+            self.set_a20(true);
             self.deadlines.set(i, None);
             self.refresh(i);
         }
@@ -188,6 +189,16 @@ impl ApicBus {
         if self.pic.swap(level, Ordering::SeqCst) != level {
             self.refresh(0);
         }
+    }
+
+    /// Whether the boot processor drives address line 20.
+    pub fn a20(&self) -> bool {
+        self.a20.load(Ordering::Relaxed)
+    }
+
+    /// Masks or unmasks address line 20 of the boot processor.
+    pub fn set_a20(&self, on: bool) {
+        self.a20.store(on, Ordering::SeqCst);
     }
 
     /// Vector that the processor takes now; `None` if none is left (then it is spurious or the 8259's).
@@ -463,8 +474,21 @@ impl ApicBus {
         self.deadlines.look();
     }
 
-    /// Serves the timers until [`Self::stop_timers`]; for a thread of its own.
-    pub fn run_timers(&self) {
+    /// Starts the thread that serves the timers until [`Self::stop_timers`].
+    ///
+    /// # Errors
+    /// No thread can be made.
+    pub fn spawn_timers(self: &Arc<Self>) -> QResult<JoinHandle<()>> {
+        let bus = self.clone();
+        std::thread::Builder::new()
+            .name("APIC timers".into())
+            .stack_size(64 << 10)
+            .spawn(move || bus.run_timers())
+            .map_err(|e| qerr!("cannot start thread: {}", crate::error::strerror(&e)))
+    }
+
+    /// Serves the timers until [`Self::stop_timers`].
+    fn run_timers(&self) {
         while let Some(due) = self.deadlines.wait(&self.clock) {
             for i in due {
                 let now = self.clock.now();
