@@ -1,0 +1,2 @@
+//! Segments, gates, tasks, interrupts.
+pub mod intr;
