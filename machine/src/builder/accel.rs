@@ -114,9 +114,13 @@ fn tcg_props(a: &AccelSpec) -> QResult<()> {
         match (k, v.as_str()) {
             ("thread", Some("multi")) => {}
             ("thread", Some("single")) => return Err(qerr!("thread=single is not supported")),
-            ("thread", _) => return Err(qerr!("Invalid 'thread' setting {}", v.as_str().unwrap_or_default())),
+            ("thread", _) => {
+                return Err(qerr!("Invalid 'thread' setting {}", v.as_str().unwrap_or_default()))
+            }
             ("tb-size" | "split-wx", _) => {
-                return Err(qerr!("Property 'tcg-accel.{k}' is not supported: there is no translation buffer"))
+                return Err(qerr!(
+                    "Property 'tcg-accel.{k}' is not supported: there is no translation buffer"
+                ))
             }
             _ => return Err(qerr!("Property 'tcg-accel.{k}' not found")),
         }

@@ -21,9 +21,10 @@ pub fn cpu_caps(m: &mut Machine) -> QResult<Caps> {
     if let Some(setup) = &m.cpu_setup {
         return Ok(setup.caps.clone());
     }
+    let software = m.accel.name() == "tcg";
     match m.accel.as_any().downcast_mut::<KvmAccel>() {
         Some(kvm) => kvm.cpu_caps(),
-        None if m.accel.name() == "tcg" => Ok(Caps::tcg()),
+        None if software => Ok(Caps::tcg()),
         None => Ok(Caps::any()),
     }
 }

@@ -93,6 +93,14 @@ impl CodeMap {
         }
     }
 
+    /// Invalidates all code (a reset wrote firmware anew).
+    pub fn forget_all(&self) {
+        let map = self.chunks.read().unwrap_or_else(|e| e.into_inner());
+        for p in map.values().flat_map(|c| c.iter()) {
+            Self::hit(p, 0, 4096);
+        }
+    }
+
     /// Invalidates a page's code if the bytes overlap it; true if so.
     pub fn hit(p: &PageCode, off: usize, len: usize) -> bool {
         if p.granules.load(Ordering::SeqCst) & granules(off, len) == 0 {

@@ -115,8 +115,8 @@ impl TcgAccel {
 
     fn new_cpu(&self, index: usize, c: &TcgCpuConfig) -> QResult<Cpu> {
         let leaves = c.leaves.iter().map(|l| rqemu_x86::cpuid::Leaf {
-            function: l.function,
-            index: (l.flags & 1 != 0).then_some(l.index),
+            leaf: l.function,
+            sub: (l.flags & 1 != 0).then_some(l.index),
             regs: l.regs,
         });
         let index = u32::try_from(index).map_err(|_| qerr!("too many CPUs"))?;
