@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::cpu::Cpu;
 use crate::exec::decode::{decode_block, Decoded};
 use crate::exec::Op;
-use crate::fault::{Exception, R};
+use crate::fault::R;
 use crate::state::sreg;
 use crate::tlb::PAGE;
 
@@ -192,6 +192,23 @@ impl Cpu {
         let (host, _) = self.fetch_page(lin)?;
         if host.is_null() {
             return self.decode_single();
+        }
+        // The usual case after a TLB flush: the block is right, its translation only has to be checked again.
+        let b = self.cache.jump[jump_slot(lin)];
+        if !b.is_null() {
+            // SAFETY: the jump table only holds live blocks.
+            let r = unsafe { &*b };
+            let here = host.wrapping_add((lin & (PAGE - 1)) as usize) as *const u8;
+            if r.lin == lin
+                && r.rip == self.rip
+                && r.mode == self.mode
+                && r.host == here
+                && r.host2.is_null()
+                && r.fresh()
+            {
+                r.gen.set(self.gen);
+                return Ok(b);
+            }
         }
         let host = host.wrapping_add((lin & (PAGE - 1)) as usize) as *const u8;
         if self.cache.table.is_empty() {
@@ -430,11 +447,6 @@ impl Cpu {
     pub fn flush_code(&mut self) {
         self.cache.clear();
         self.blk = std::ptr::null();
-    }
-
-    /// The exception for an instruction that does not decode.
-    pub(crate) fn undefined() -> Exception {
-        Exception::new(Exception::UD)
     }
 }
 

@@ -77,6 +77,8 @@ pub struct Cpu {
     /// XMM/YMM registers.
     pub ymm: [Ymm; 16],
     pub mxcsr: u32,
+    /// The host's MXCSR holds exception flags that belong to the guest (see [`crate::fp`]).
+    pub(crate) mxcsr_live: bool,
     pub fpu: X87,
     /// The exception of the last [`crate::fault::Fault`].
     pub exc: Exception,
@@ -152,6 +154,7 @@ impl Cpu {
             msrs: Msrs::default(),
             ymm: [Ymm::default(); 16],
             mxcsr: 0x1f80,
+            mxcsr_live: false,
             fpu: X87::default(),
             exc: Exception::new(0),
             model,

@@ -14,6 +14,7 @@ impl Cpu {
         // SAFETY: the reference is dropped from `self` before this function returns, so it never outlives `bus`.
         self.bus = Some(unsafe { std::mem::transmute::<&dyn Bus, &'static dyn Bus>(bus) });
         let r = self.run_inner();
+        let _ = self.mxcsr_now();
         self.bus = None;
         r
     }

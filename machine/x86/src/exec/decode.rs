@@ -100,10 +100,6 @@ fn fp_gate(cpu: &Cpu, insn: &Instruction) -> Option<Select> {
     let m = cpu.mode;
     match insn.mnemonic() {
         Mnemonic::Wait => return if m & mode::MP != 0 && m & mode::TS != 0 { nm } else { None },
-        // These only touch memory or control state that has its own checks in the handler.
-        Mnemonic::Xgetbv | Mnemonic::Xsetbv => {
-            return if cpu.cr4 & crate::state::cr4::OSXSAVE == 0 { ud } else { None }
-        }
         Mnemonic::Fxsave | Mnemonic::Fxrstor | Mnemonic::Fxsave64 | Mnemonic::Fxrstor64 => {
             return if m & (mode::EM | mode::TS) != 0 { nm } else { None }
         }
@@ -234,6 +230,22 @@ fn make(cpu: &Cpu, insn: &Instruction, off: usize, f: super::Handler) -> Op {
     }
     if insn.has_repne_prefix() {
         op.flags |= Op::REPNE;
+    }
+    if matches!(
+        insn.mnemonic(),
+        Mnemonic::Loop
+            | Mnemonic::Loope
+            | Mnemonic::Loopne
+            | Mnemonic::Jcxz
+            | Mnemonic::Jecxz
+            | Mnemonic::Jrcxz
+    ) {
+        // The counter is as wide as the address size.
+        op.flags |= match insn.code().op_code().address_size() {
+            16 => Op::A16,
+            32 => Op::A32,
+            _ => 0,
+        };
     }
     let mut size = 0;
     let mut imms = 0;
