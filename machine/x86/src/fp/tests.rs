@@ -240,7 +240,7 @@ fn interpret(c: &mut Cpu, ram: &mut Ram, insn: &[u8], s: &mut State) -> Option<E
     load(DATA, ram, &s.mem);
     let restore = [0x48, 0x0f, 0xae, 0x2e];
     let save = [0x48, 0x0f, 0xae, 0x26];
-    let mut step = |c: &mut Cpu, ram: &mut Ram, code: &[u8]| {
+    let step = |c: &mut Cpu, ram: &mut Ram, code: &[u8]| {
         load(CODE, ram, code);
         c.code.forget_all();
         c.rip = CODE as u64;
