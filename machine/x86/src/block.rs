@@ -443,6 +443,20 @@ impl Cpu {
             || (!b.host2.is_null() && overlaps(b.host2 as u64, b.len as u64 - first))
     }
 
+    /// The bytes at RIP as far as they can be fetched, for messages. Inside [`Cpu::run`] only.
+    pub fn code_bytes(&self) -> Vec<u8> {
+        let lin = self.fetch_lin();
+        let Some(e) = self.xlat.lookup_fetch(lin, self.cpl == 3) else {
+            return Vec::new();
+        };
+        let n = (PAGE - (lin & (PAGE - 1))).min(15) as usize;
+        let mut b = vec![0; n];
+        if !e.host.is_null() {
+            copy_guest(e.host.wrapping_add((lin & (PAGE - 1)) as usize), &mut b);
+        }
+        b
+    }
+
     /// Drops all decoded code (the mode of decoding changed, e.g. the CPU model).
     pub fn flush_code(&mut self) {
         self.cache.clear();

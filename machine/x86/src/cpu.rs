@@ -103,6 +103,8 @@ pub struct Cpu {
     pub tsc_offset: u64,
     /// Instructions entered (counted by block).
     pub icount: u64,
+    /// Called before an exception or interrupt is delivered (`-d int`).
+    pub on_event: Option<fn(&Cpu, Exception)>,
     pub(crate) exit: Option<Exit>,
     pub(crate) stepping: bool,
     /// The instruction just executed suppresses the single-step trap (it loaded TF or SS).
@@ -168,6 +170,7 @@ impl Cpu {
             inhibit: false,
             tsc_offset: 0,
             icount: 0,
+            on_event: None,
             exit: None,
             stepping: false,
             skip_trap: false,

@@ -144,9 +144,10 @@ impl Model {
             | F::INTEL486
             | F::MULTIBYTENOP
             | F::PAUSE => true,
-            F::SMM => true,
+            F::SMM | F::CPUID | F::WBNOINVD => true,
             F::X64 => bit(xd, 29),
-            F::FPU | F::FPU287 | F::FPU387 => bit(d, 0),
+            F::FPU | F::FPU287 | F::FPU387 | F::FPU287XL_ONLY | F::FPU387SL_ONLY => bit(d, 0),
+            F::RDPMC => true,
             F::TSC => bit(d, 4),
             F::MSR => bit(d, 5),
             F::CX8 => bit(d, 8),

@@ -78,7 +78,9 @@ pub fn decode_block(cpu: &Cpu, bytes: &[u8], max: usize) -> Decoded {
 }
 
 fn choose(cpu: &Cpu, insn: &Instruction) -> Select {
-    if !cpu.model.allows(insn) {
+    // TZCNT and LZCNT are BSF and BSR where the feature is absent.
+    let prefix_ignored = matches!(insn.mnemonic(), Mnemonic::Tzcnt | Mnemonic::Lzcnt);
+    if !prefix_ignored && !cpu.model.allows(insn) {
         return Select::end(misc::undefined);
     }
     if let Some(s) = select(cpu, insn) {

@@ -289,7 +289,6 @@ fn conditional(insn: &Instruction) -> Option<Select> {
 
 /// The handler of a general instruction, `None` if it is not one.
 pub fn select(cpu: &Cpu, insn: &Instruction) -> Option<Select> {
-    let _ = cpu;
     let go = |f: Handler| Some(Select::go(f));
     let m = insn.mnemonic();
     match m {
@@ -349,11 +348,11 @@ pub fn select(cpu: &Cpu, insn: &Instruction) -> Option<Select> {
         }
         M::Cmpxchg8b => go(alu::cmpxchg8b),
         M::Cmpxchg16b => go(alu::cmpxchg16b),
-        _ => select_more(insn, m),
+        _ => select_more(cpu, insn, m),
     }
 }
 
-fn select_more(insn: &Instruction, m: M) -> Option<Select> {
+fn select_more(cpu: &Cpu, insn: &Instruction, m: M) -> Option<Select> {
     let go = |f: Handler| Some(Select::go(f));
     let end = |f: Handler| Some(Select::end(f));
     let s0 = || size_of_operand(insn, 0);
@@ -376,6 +375,9 @@ fn select_more(insn: &Instruction, m: M) -> Option<Select> {
         M::Aad => go(bcd::aad),
         M::Bsf => go(wide!(s0(), bits::bsf)),
         M::Bsr => go(wide!(s0(), bits::bsr)),
+        // Processors without the feature ignore the prefix.
+        M::Tzcnt if cpu.model.f7_ebx() & 1 << 3 == 0 => go(wide!(s0(), bits::bsf)),
+        M::Lzcnt if cpu.model.x1_ecx() & 1 << 5 == 0 => go(wide!(s0(), bits::bsr)),
         M::Tzcnt => go(wide!(s0(), bits::tzcnt)),
         M::Lzcnt => go(wide!(s0(), bits::lzcnt)),
         M::Popcnt => go(wide!(s0(), bits::popcnt)),

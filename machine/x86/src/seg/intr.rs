@@ -104,6 +104,9 @@ impl Cpu {
         let start_rip = self.rip;
         let mut first = source != Source::Interrupt && source != Source::Software;
         loop {
+            if let Some(f) = self.on_event {
+                f(self, exc);
+            }
             if source == Source::Fault && exc.vector == Exception::DB {
                 self.dr[7] &= !(1 << 13);
             }
