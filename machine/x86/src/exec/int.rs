@@ -73,14 +73,15 @@ pub unsafe fn cas128(p: *mut u8, old: u128, new: u128) -> u128 {
     #[cfg(target_arch = "x86_64")]
     {
         let (lo, hi): (u64, u64);
-        // SAFETY: by the caller's promise. RBX cannot be named as an operand, hence the exchange.
+        // SAFETY: by the caller's promise. RBX cannot be named as an operand, hence the exchange; the others are named
+        // so that the compiler does not choose RBX for them.
         unsafe {
             std::arch::asm!(
-                "xchg {b}, rbx",
-                "lock cmpxchg16b xmmword ptr [{p}]",
-                "mov rbx, {b}",
-                p = in(reg) p,
-                b = inout(reg) new as u64 => _,
+                "xchg rsi, rbx",
+                "lock cmpxchg16b xmmword ptr [rdi]",
+                "mov rbx, rsi",
+                in("rdi") p,
+                inout("rsi") new as u64 => _,
                 in("rcx") (new >> 64) as u64,
                 inout("rax") old as u64 => lo,
                 inout("rdx") (old >> 64) as u64 => hi,
