@@ -92,7 +92,10 @@ impl Caps {
     /// The software CPU: what its engine executes.
     pub fn tcg() -> Self {
         let mut features = Features::default();
-        features.apply(TCG_FEATURES);
+        let executes = |name: &&str| rqemu_x86::fp::host_has(name);
+        TCG_FEATURES.split_ascii_whitespace().filter(executes).for_each(|name| features.apply(name));
+        let avx = features.has("avx");
+        features.0[w::XCR0_LO] = if avx { 7 } else { 3 };
         features.0[w::X1_EDX] |= features.0[w::L1_EDX] & AMD_ALIASES;
         Self {
             kind: CapsKind::Tcg,

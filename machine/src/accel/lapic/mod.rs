@@ -86,9 +86,9 @@ impl Cell {
             self.pending.fetch_and(!clear, Ordering::SeqCst);
         }
         if set != 0 && self.pending.fetch_or(set, Ordering::SeqCst) & set != set {
-            match self.kick.get() {
-                Some(kick) if !self.wake() => kick(set),
-                _ => {}
+            let asleep = self.wake();
+            if let Some(kick) = self.kick.get().filter(|_| !asleep) {
+                kick(set);
             }
         }
     }
