@@ -26,7 +26,10 @@ fn main() {
     long_mode(&m, &mut cpu);
     if std::env::var_os("TRACE").is_some() {
         cpu.on_event = Some(|c, e| {
-            eprintln!("event {:#x} {:x?} at {:#x} cr2={:#x} cpl={} rsp={:#x}", e.vector, e.error, c.rip, c.cr2, c.cpl, c.regs[4]);
+            eprintln!(
+                "event {:#x} {:x?} at {:#x} cr2={:#x} cpl={} rsp={:#x}",
+                e.vector, e.error, c.rip, c.cr2, c.cpl, c.regs[4]
+            );
             if e.vector == 6 {
                 eprintln!("{:02x?}", c.code_bytes());
             }

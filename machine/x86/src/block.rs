@@ -142,7 +142,7 @@ impl Cpu {
         if !n.is_null() {
             // SAFETY: chained blocks are dropped together.
             let nb = unsafe { &*n };
-            if nb.gen.get() == self.gen && nb.fresh() {
+            if nb.gen.get() == self.gen {
                 return Ok(n);
             }
         }
@@ -159,6 +159,21 @@ impl Cpu {
             }
         }
         Ok(n)
+    }
+
+    /// The block at RIP if the jump cache has it.
+    #[inline(always)]
+    pub(crate) fn cached_block(&self) -> Option<*const Block> {
+        let lin = self.fetch_lin();
+        let b = self.cache.jump[jump_slot(lin)];
+        if !b.is_null() {
+            // SAFETY: the jump table only holds live blocks.
+            let r = unsafe { &*b };
+            if r.lin == lin && r.rip == self.rip && r.mode == self.mode && r.gen.get() == self.gen {
+                return Some(b);
+            }
+        }
+        None
     }
 
     /// The block at RIP in the current mode.

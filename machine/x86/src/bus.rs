@@ -74,6 +74,8 @@ impl Request {
     pub const FLUSH_TLB: u32 = 1 << 4;
     /// A page got its first code on another CPU: drop fast write mappings.
     pub const FLUSH_WRITES: u32 = 1 << 5;
+    /// Decoded code was overwritten by someone else: check blocks again before using them.
+    pub const CODE_CHANGED: u32 = 1 << 6;
 }
 
 /// The one word that other threads use to get a running CPU's attention. It is looked at between blocks.

@@ -69,9 +69,13 @@ impl CodeMap {
 
     /// Tells the other CPUs that some page has code now.
     pub fn announce(&self, own: &RunControl) {
+        self.tell(Some(own), Request::FLUSH_WRITES);
+    }
+
+    fn tell(&self, own: Option<&RunControl>, bits: u32) {
         if let Ok(cpus) = self.cpus.lock() {
-            for c in cpus.iter().filter(|c| !std::ptr::eq(&***c, own)) {
-                c.request(Request::FLUSH_WRITES);
+            for c in cpus.iter().filter(|c| !own.is_some_and(|o| std::ptr::eq(&***c, o))) {
+                c.request(bits);
             }
         }
     }
@@ -87,7 +91,7 @@ impl CodeMap {
             if let Some(p) = self.page(page as *const u8) {
                 let from = start.max(page);
                 let to = (start + len).min(page + 4096);
-                Self::hit(p, from & 4095, to - from);
+                self.hit(p, from & 4095, to - from, None);
             }
             page += 4096;
         }
@@ -102,12 +106,13 @@ impl CodeMap {
     }
 
     /// Invalidates a page's code if the bytes overlap it; true if so.
-    pub fn hit(p: &PageCode, off: usize, len: usize) -> bool {
+    pub fn hit(&self, p: &PageCode, off: usize, len: usize, own: Option<&RunControl>) -> bool {
         if p.granules.load(Ordering::SeqCst) & granules(off, len) == 0 {
             return false;
         }
         p.version.fetch_add(1, Ordering::SeqCst);
         p.granules.store(0, Ordering::SeqCst);
+        self.tell(own, Request::CODE_CHANGED);
         true
     }
 }

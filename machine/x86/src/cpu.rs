@@ -47,6 +47,7 @@ pub struct Cpu {
     pub fl: Flags,
     pub(crate) tlb: *const TlbEntry,
     pub(crate) blk: *const Block,
+    pub(crate) budget: u32,
     /// Valid between blocks; inside a block see [`Cpu::op_rip`].
     pub rip: u64,
     /// Mask of the instruction pointer: 16, 32 or 64 bits.
@@ -116,8 +117,6 @@ pub struct Cpu {
     pub(crate) ctl: Arc<RunControl>,
     pub(crate) bus: Option<&'static dyn Bus>,
     pub(crate) pages: [(u64, Option<Page>); 64],
-    /// Delivery of this vector is being attempted (for #DF).
-    pub(crate) delivering: Option<Exception>,
 }
 
 // SAFETY: the raw pointers point into what the CPU itself owns (TLB, blocks), or at guest RAM, which any thread may
@@ -135,6 +134,7 @@ impl Cpu {
             fl: Flags::from_bits(0),
             tlb: xlat.data[0].as_ptr(),
             blk: std::ptr::null(),
+            budget: 0,
             rip: 0,
             ip_mask: 0xffff,
             long_code: false,
@@ -181,7 +181,6 @@ impl Cpu {
             ctl,
             bus: None,
             pages: [(1, None); 64],
-            delivering: None,
         };
         cpu.reset(true);
         cpu

@@ -197,7 +197,7 @@ impl Model {
             F::D3NOWEXT => bit(xd, 30),
             F::LZCNT => bit(xc, 5),
             F::SSE4A => bit(xc, 6),
-            F::PREFETCHW | F::PREFETCHWT1 => true,
+            F::PREFETCHW | F::PREFETCHWT1 | F::PREFETCHITI => true,
             F::SVM => bit(xc, 2),
             F::XSAVEOPT => bit(self.xsave1, 0),
             F::XSAVEC => bit(self.xsave1, 1),

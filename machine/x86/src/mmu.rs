@@ -1,7 +1,6 @@
 //! Page walks, TLB fills and the slow paths of memory accesses.
 
 use crate::bus::{Bus, Page};
-use crate::code::CodeMap;
 use crate::cpu::Cpu;
 use crate::exec::mem::{load, store};
 use crate::fault::{Exception, R};
@@ -346,8 +345,12 @@ impl Cpu {
                 }
             });
         }
+        let second = self.next_page(lin, n);
+        if self.lma() && !Self::canonical(second) {
+            return self.non_canonical(seg);
+        }
         let lo = self.read_slow(lin, n, seg)?;
-        let hi = self.read_slow(self.next_page(lin, n), size - n, seg)?;
+        let hi = self.read_slow(second, size - n, seg)?;
         Ok(lo | hi << (8 * n))
     }
 
@@ -380,8 +383,7 @@ impl Cpu {
         if n < size {
             let second = self.next_page(lin, n);
             // Both pages are checked before either is written.
-            self.probe_write_slow(lin, n, seg)?;
-            self.probe_write_slow(second, size - n, seg)?;
+            self.probe_write_slow(lin, size, seg)?;
             self.write_slow(lin, n, v, seg)?;
             return self.write_slow(second, size - n, v >> (8 * n), seg);
         }
@@ -426,7 +428,9 @@ impl Cpu {
             if !self.stepping && self.in_current_block(host + (lin & (PAGE - 1)), size) {
                 return self.raise(Exception::new(Exception::RETRY));
             }
-            CodeMap::hit(p, lin as usize & 4095, size);
+            let ctl = self.ctl.clone();
+            self.code.hit(p, lin as usize & 4095, size, Some(&ctl));
+            self.gen += 1;
         }
         if p.granules.load(std::sync::atomic::Ordering::SeqCst) == 0 {
             // No code left: the fast path again.
@@ -447,6 +451,9 @@ impl Cpu {
         let n = Self::split(lin, size);
         if n < size {
             let second = self.next_page(lin, n);
+            if self.lma() && !Self::canonical(second) {
+                return self.non_canonical(seg);
+            }
             self.probe_write_slow(lin, n, seg)?;
             return self.probe_write_slow(second, size - n, seg);
         }

@@ -8,6 +8,10 @@ use crate::fault::{Exception, Fault};
 use crate::seg::intr::Source;
 use crate::state::rflags;
 
+/// How many blocks may follow each other by tail calls before the loop gets control again: bounds the stack should a
+/// compiler not turn those calls into jumps.
+const CHAIN_BUDGET: u32 = 64;
+
 impl Cpu {
     /// Runs until something is to be done outside. Re-enter to continue; the state is consistent in between.
     pub fn run(&mut self, bus: &dyn Bus) -> Exit {
@@ -73,6 +77,7 @@ impl Cpu {
             let block: &Block = unsafe { &*b };
             self.blk = b;
             self.icount += block.count as u64;
+            self.budget = CHAIN_BUDGET;
             // SAFETY: a block has at least one operation and its last one ends the block.
             let op = unsafe { &*block.ops };
             let r = (op.f)(self, op);
@@ -108,6 +113,7 @@ impl Cpu {
             return self.deliver_fault();
         }
         self.stepping = true;
+        self.budget = 0;
         let r = match self.decode_single() {
             Ok(b) => {
                 self.blk = b;
@@ -164,6 +170,9 @@ impl Cpu {
             }
             if bits & Request::FLUSH_WRITES != 0 {
                 self.xlat.protect_coded(&self.code);
+            }
+            if bits & Request::CODE_CHANGED != 0 {
+                self.gen += 1;
             }
             self.nmi_pending |= bits & Request::NMI != 0;
             self.smi_pending |= bits & Request::SMI != 0;

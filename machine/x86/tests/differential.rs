@@ -68,9 +68,22 @@ extern "C" fn on_signal(sig: i32, _: *mut libc::siginfo_t, ctx: *mut libc::c_voi
         let u = &mut *(ctx as *mut libc::ucontext_t);
         let g = &mut u.uc_mcontext.gregs;
         let order = [
-            libc::REG_RAX, libc::REG_RCX, libc::REG_RDX, libc::REG_RBX, libc::REG_RSP, libc::REG_RBP, libc::REG_RSI,
-            libc::REG_RDI, libc::REG_R8, libc::REG_R9, libc::REG_R10, libc::REG_R11, libc::REG_R12, libc::REG_R13,
-            libc::REG_R14, libc::REG_R15,
+            libc::REG_RAX,
+            libc::REG_RCX,
+            libc::REG_RDX,
+            libc::REG_RBX,
+            libc::REG_RSP,
+            libc::REG_RBP,
+            libc::REG_RSI,
+            libc::REG_RDI,
+            libc::REG_R8,
+            libc::REG_R9,
+            libc::REG_R10,
+            libc::REG_R11,
+            libc::REG_R12,
+            libc::REG_R13,
+            libc::REG_R14,
+            libc::REG_R15,
         ];
         for (i, r) in order.into_iter().enumerate() {
             w64(OUT + 8 * i as u64, g[r as usize] as u64);
@@ -124,7 +137,9 @@ impl Bus for Window {
     fn page(&self, addr: u64, _: bool) -> Page {
         if addr < 0x10000 {
             // SAFETY: inside the buffer, which is page aligned below.
-            return Page::Ram(unsafe { self.low.as_ptr().add(self.low.as_ptr().align_offset(4096)).add(addr as usize) as *mut u8 });
+            return Page::Ram(unsafe {
+                self.low.as_ptr().add(self.low.as_ptr().align_offset(4096)).add(addr as usize) as *mut u8
+            });
         }
         if (BASE..BASE + SIZE as u64).contains(&addr) {
             return Page::Ram(addr as *mut u8);
@@ -151,8 +166,7 @@ thread_local!(static VECTOR: Cell<Option<u8>> = const { Cell::new(None) });
 
 fn model() -> Model {
     let l = |leaf, sub, regs| Leaf { leaf, sub, regs };
-    // SAFETY: CPUID exists.
-    let b7 = unsafe { std::arch::x86_64::__cpuid_count(7, 0) };
+    let b7 = std::arch::x86_64::__cpuid_count(7, 0);
     Model::new(vec![
         l(0, None, [7, 0, 0, 0]),
         l(1, None, [0x600, 0, 0x7ed8_220b & !(1 << 27), 0x078b_fbfd]),
@@ -191,7 +205,8 @@ fn new_cpu() -> (Cpu, Window) {
 /// Not comparable: privileged, control flow, environment-dependent, or undefined results.
 fn excluded(i: &Instruction) -> bool {
     use Mnemonic as M;
-    if i.is_privileged() || i.flow_control() != iced_x86::FlowControl::Next || i.is_save_restore_instruction() {
+    if i.is_privileged() || i.flow_control() != iced_x86::FlowControl::Next || i.is_save_restore_instruction()
+    {
         return true;
     }
     let vector = (0..i.op_count()).any(|k| {
@@ -206,13 +221,58 @@ fn excluded(i: &Instruction) -> bool {
     vector
         || matches!(
             i.mnemonic(),
-            M::Cpuid | M::Rdtsc | M::Rdtscp | M::Rdrand | M::Rdseed | M::Rdpid | M::Xgetbv | M::Rdpmc | M::Sgdt | M::Sidt
-                | M::Sldt | M::Str | M::Smsw | M::Lar | M::Lsl | M::Verr | M::Verw | M::Popf | M::Popfd | M::Popfq
-                | M::Rdfsbase | M::Rdgsbase | M::Wrfsbase | M::Wrgsbase | M::Lss | M::Lfs | M::Lgs | M::Enter | M::Xlatb
-                | M::Wait | M::Clzero | M::Monitor | M::Mwait | M::Ptwrite | M::Serialize | M::Movdiri | M::Movdir64b
-                | M::Bndldx | M::Bndstx | M::Bndmk | M::Rdsspd | M::Rdsspq | M::Umonitor | M::Cldemote | M::Pushf | M::Pushfq
-                | M::Cwd
-        ) && i.mnemonic() != M::Cwd
+            M::Cpuid
+                | M::Rdtsc
+                | M::Rdtscp
+                | M::Rdrand
+                | M::Rdseed
+                | M::Rdpid
+                | M::Xgetbv
+                | M::Rdpmc
+                | M::Sgdt
+                | M::Sidt
+                | M::Sldt
+                | M::Str
+                | M::Smsw
+                | M::Lar
+                | M::Lsl
+                | M::Verr
+                | M::Verw
+                | M::Popf
+                | M::Popfd
+                | M::Popfq
+                | M::Rdfsbase
+                | M::Rdgsbase
+                | M::Wrfsbase
+                | M::Wrgsbase
+                | M::Lss
+                | M::Lfs
+                | M::Lgs
+                | M::Enter
+                | M::Xlatb
+                | M::Wait
+                | M::Clzero
+                | M::Monitor
+                | M::Mwait
+                | M::Ptwrite
+                | M::Serialize
+                | M::Movdiri
+                | M::Movdir64b
+                | M::Bndldx
+                | M::Bndstx
+                | M::Bndmk
+                | M::Rdsspd
+                | M::Rdsspq
+                | M::Umonitor
+                | M::Cldemote
+                | M::Pushf
+                | M::Pushfq
+                | M::Enclu
+                | M::Enclv
+                | M::Xtest
+                | M::Xresldtrk
+                | M::Xsusldtrk
+        )
         || i.segment_prefix() == Register::FS
         || i.segment_prefix() == Register::GS
         || is_float(i)
@@ -227,8 +287,14 @@ fn is_float(i: &Instruction) -> bool {
             || n.starts_with("D3NOW")
             || n.starts_with("CYRIX")
             || n.starts_with("PADLOCK")
-            || matches!(n.as_str(), "MMX" | "FXSR" | "XSAVE" | "RTM" | "HLE" | "CET_SS" | "PKU" | "KNC" | "WAITPKG" | "UINTR")
-    }) && !matches!(i.mnemonic(), Mnemonic::Movnti | Mnemonic::Crc32 | Mnemonic::Lfence | Mnemonic::Sfence | Mnemonic::Mfence)
+            || matches!(
+                n.as_str(),
+                "MMX" | "FXSR" | "XSAVE" | "RTM" | "HLE" | "CET_SS" | "PKU" | "KNC" | "WAITPKG" | "UINTR"
+            )
+    }) && !matches!(
+        i.mnemonic(),
+        Mnemonic::Movnti | Mnemonic::Crc32 | Mnemonic::Lfence | Mnemonic::Sfence | Mnemonic::Mfence
+    )
 }
 
 /// Random bytes likely to be an instruction.
@@ -302,7 +368,11 @@ fn make_case(r: &mut Rng) -> Option<Case> {
         if index == Register::RSP || base == Register::RSP {
             return None;
         }
-        let idx = if index == Register::None { 0 } else { regs[index.number()].wrapping_mul(insn.memory_index_scale() as u64) };
+        let idx = if index == Register::None {
+            0
+        } else {
+            regs[index.number()].wrapping_mul(insn.memory_index_scale() as u64)
+        };
         let target = if r.below(20) == 0 { r.next() >> 20 } else { place(r) };
         regs[base.number()] = target.wrapping_sub(idx).wrapping_sub(insn.memory_displacement64());
         // Bit tests reach far by their register operand.
@@ -319,7 +389,8 @@ fn make_case(r: &mut Rng) -> Option<Case> {
             regs[base.number()] = regs[base.number()].wrapping_sub(target & 15);
         }
     }
-    let flags = r.next() & (rflags::ARITH | rflags::DF) & if r.below(4) == 0 { !0 } else { !rflags::DF } | 0x202;
+    let flags =
+        r.next() & (rflags::ARITH | rflags::DF) & if r.below(4) == 0 { !0 } else { !rflags::DF } | 0x202;
     Some(Case { insn, code: b[..insn.len()].to_vec(), regs, flags })
 }
 
@@ -390,11 +461,20 @@ fn random_instructions_agree_with_the_processor() {
     let mut info = InstructionInfoFactory::new();
     let mut rng = Rng(seed);
     let mut done = 0;
+    let mut before = vec![0u8; DATA_LEN];
     let mut bad = std::collections::BTreeMap::<String, (u32, String)>::new();
     while done < cases {
         let Some(c) = make_case(&mut rng) else { continue };
+        if done % 64 == 0 {
+            for ch in before.chunks_exact_mut(8) {
+                ch.copy_from_slice(&rng.value().to_le_bytes());
+            }
+        }
         done += 1;
-        if let Some(e) = run_case(&c, &mut cpu, &bus, &mut rng, &mut info) {
+        if std::env::var_os("RQEMU_X86_DIFF_TRACE").is_some() {
+            eprintln!("{} {:02x?} {:x?}", c.insn, c.code, c.regs);
+        }
+        if let Some(e) = run_case(&c, &before, &mut cpu, &bus, &mut rng, &mut info) {
             let n = bad.entry(format!("{:?}", c.insn.code())).or_insert((0, e));
             n.0 += 1;
         }
@@ -405,12 +485,16 @@ fn random_instructions_agree_with_the_processor() {
     assert!(bad.is_empty(), "{} instruction forms disagree", bad.len());
 }
 
-fn run_case(c: &Case, cpu: &mut Cpu, bus: &Window, rng: &mut Rng, info: &mut InstructionInfoFactory) -> Option<String> {
+fn run_case(
+    c: &Case,
+    before: &[u8],
+    cpu: &mut Cpu,
+    bus: &Window,
+    rng: &mut Rng,
+    info: &mut InstructionInfoFactory,
+) -> Option<String> {
     use Mnemonic as M;
-    let mut before = vec![0u8; DATA_LEN];
-    for ch in before.chunks_exact_mut(8) {
-        ch.copy_from_slice(&rng.value().to_le_bytes());
-    }
+    let _ = rng;
     let data = DATA as *mut u8;
     let at = emit(&c.code);
     let put = |v: &[u8]| {
@@ -423,7 +507,7 @@ fn run_case(c: &Case, cpu: &mut Cpu, bus: &Window, rng: &mut Rng, info: &mut Ins
         unsafe { std::ptr::copy_nonoverlapping(data, v.as_mut_ptr(), DATA_LEN) };
         v
     };
-    put(&before);
+    put(before);
     for (i, r) in c.regs.iter().enumerate() {
         w64(IN + 8 * i as u64, *r);
     }
@@ -438,7 +522,7 @@ fn run_case(c: &Case, cpu: &mut Cpu, bus: &Window, rng: &mut Rng, info: &mut Ins
     let native_flags = r64(OUT_FL);
     let fault = r64(FAULT);
     let native_mem = get();
-    put(&before);
+    put(before);
     cpu.regs[..16].copy_from_slice(&c.regs);
     cpu.set_rflags(c.flags);
     cpu.rip = at;
@@ -457,6 +541,7 @@ fn run_case(c: &Case, cpu: &mut Cpu, bus: &Window, rng: &mut Rng, info: &mut Ins
         None => 0,
         Some(0) => libc::SIGFPE as u64,
         Some(6) => libc::SIGILL as u64,
+        Some(12) => libc::SIGBUS as u64,
         Some(13 | 14) => libc::SIGSEGV as u64,
         Some(v) => v as u64 + 1000,
     };
@@ -466,17 +551,24 @@ fn run_case(c: &Case, cpu: &mut Cpu, bus: &Window, rng: &mut Rng, info: &mut Ins
     if fault != 0 && !c.insn.is_string_instruction() {
         return None;
     }
-    let shift = matches!(c.insn.mnemonic(), M::Shld | M::Shrd | M::Shl | M::Shr | M::Sar | M::Rcl | M::Rcr | M::Rol | M::Ror);
+    let shift = matches!(
+        c.insn.mnemonic(),
+        M::Shld | M::Shrd | M::Shl | M::Shr | M::Sar | M::Rcl | M::Rcr | M::Rol | M::Ror
+    );
     let width = c.insn.op0_register().size().max(c.insn.memory_size().size()) as u64 * 8;
     if matches!(c.insn.mnemonic(), M::Shld | M::Shrd) && count_of(c) > width {
         return None;
     }
     for i in 0..16 {
         if cpu.regs[i] != native_regs[i] {
-            return show(format!("reg {i}: native {:#x} ours {:#x} (was {:#x})", native_regs[i], cpu.regs[i], c.regs[i]));
+            return show(format!(
+                "reg {i}: native {:#x} ours {:#x} (was {:#x})",
+                native_regs[i], cpu.regs[i], c.regs[i]
+            ));
         }
     }
-    if let Some(i) = (0..DATA_LEN).find(|i| mem[*i] != native_mem[*i]) {
+    if mem != native_mem {
+        let i = (0..DATA_LEN).find(|i| mem[*i] != native_mem[*i]).unwrap_or(0);
         return show(format!("memory +{i:#x}: native {:#x} ours {:#x}", native_mem[i], mem[i]));
     }
     let mut mask = rflags::ARITH | rflags::DF;
@@ -494,7 +586,12 @@ fn run_case(c: &Case, cpu: &mut Cpu, bus: &Window, rng: &mut Rng, info: &mut Ins
     }
     let ours = cpu.rflags();
     if (ours ^ native_flags) & mask != 0 {
-        return show(format!("flags: native {:#x} ours {:#x} differ {:#x}", native_flags & mask, ours & mask, (ours ^ native_flags) & mask));
+        return show(format!(
+            "flags: native {:#x} ours {:#x} differ {:#x}",
+            native_flags & mask,
+            ours & mask,
+            (ours ^ native_flags) & mask
+        ));
     }
     None
 }

@@ -87,6 +87,8 @@ struct Devices {
     gate: u8,
     cmos: u8,
     lcr: u8,
+    mcr: u8,
+    scr: u8,
     ier: u8,
     thre: bool,
     generation: u64,
@@ -149,6 +151,8 @@ impl Mini {
                 gate: 0,
                 cmos: 0,
                 lcr: 0,
+                mcr: 0,
+                scr: 0,
                 ier: 0,
                 thre: false,
                 generation: 0,
@@ -303,11 +307,13 @@ impl Mini {
                 self.serial_irq(d);
             }
             0x3f9 if d.lcr & 0x80 == 0 => {
-                d.ier = v;
+                d.ier = v & 0xf;
                 d.thre = true;
                 self.serial_irq(d);
             }
             0x3fb => d.lcr = v,
+            0x3fc => d.mcr = v & 0x1f,
+            0x3ff => d.scr = v,
             0x402 => {
                 std::io::stderr().write_all(&[v]).ok();
             }
@@ -375,14 +381,18 @@ impl Mini {
             0x3fa => {
                 if d.ier & 2 != 0 && d.thre {
                     d.thre = false;
-                    2
+                    0x02
                 } else {
                     1
                 }
             }
             0x3fb => d.lcr,
             0x3fd => 0x60,
+            0x3fe if d.mcr & 0x10 != 0 => (d.mcr & 0xc) << 4 | (d.mcr & 2) << 3 | (d.mcr & 1) << 5,
             0x3fe => 0xb0,
+            0x3ff => d.scr,
+            0x3fc => d.mcr,
+            0x3f9 if d.lcr & 0x80 == 0 => d.ier,
             0x402 => 0xe9,
             0x64 => 0,
             0x92 => 2,

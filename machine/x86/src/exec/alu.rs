@@ -1,11 +1,11 @@
 //! Two- and one-operand arithmetic and logic, exchanges.
 
-use super::{Int, Op};
+use super::{Int, Next, Op};
 use crate::cpu::Cpu;
 use crate::fault::R;
 use crate::flags::Flags;
-use crate::handler;
 use crate::state::gpr;
+use crate::{handler, reads};
 
 /// A two-operand operation.
 pub trait Alu: 'static {
@@ -75,15 +75,6 @@ handler! {
     }
     pub fn ri<O: Alu, T: Int>(cpu, op) {
         let (r, f) = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]), T::from_u64(op.imm));
-        cpu.fl = f;
-        if O::WRITES {
-            cpu.set_reg(op.r[0], r);
-        }
-        Ok(())
-    }
-    pub fn rm<O: Alu, T: Int>(cpu, op) {
-        let b = cpu.read::<T>(op)?;
-        let (r, f) = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]), b);
         cpu.fl = f;
         if O::WRITES {
             cpu.set_reg(op.r[0], r);
@@ -300,4 +291,42 @@ handler! {
         }
         Ok(())
     }
+}
+
+reads! {
+    pub fn rm / rm_slow<O: Alu, T: Int>(cpu, op, b: T) {
+        let (r, f) = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]), b);
+        cpu.fl = f;
+        if O::WRITES {
+            cpu.set_reg(op.r[0], r);
+        }
+    }
+}
+
+#[inline(always)]
+fn to_mem_fast<O: Alu, T: Int>(cpu: &mut Cpu, op: &Op, b: T, slow: super::Handler) -> Next {
+    let lin = cpu.ea_raw(op);
+    let p = if O::WRITES { cpu.host_w(lin, T::BYTES) } else { cpu.host_r(lin, T::BYTES) };
+    let Some(p) = p else {
+        return slow(cpu, op);
+    };
+    // SAFETY: the TLB entry vouches for the page.
+    let (r, f) = O::calc(cpu.fl, unsafe { super::mem::load::<T>(p) }, b);
+    cpu.fl = f;
+    if O::WRITES {
+        // SAFETY: as above.
+        unsafe { super::mem::store(p, r) };
+    }
+    super::next(cpu, op)
+}
+
+/// `op mem, reg` with a plain address.
+pub fn mr_fast<O: Alu, T: Int>(cpu: &mut Cpu, op: &Op) -> Next {
+    let b = cpu.reg::<T>(op.r[1]);
+    to_mem_fast::<O, T>(cpu, op, b, mr::<O, T>)
+}
+
+/// `op mem, imm` with a plain address.
+pub fn mi_fast<O: Alu, T: Int>(cpu: &mut Cpu, op: &Op) -> Next {
+    to_mem_fast::<O, T>(cpu, op, T::from_u64(op.imm), mi::<O, T>)
 }

@@ -1,7 +1,7 @@
 //! Control transfers inside a code segment.
 
 use super::mov::Cond;
-use super::{fail, Int, Next, Op};
+use super::{chain, fail, Int, Next, Op};
 use crate::cpu::Cpu;
 use crate::fault::R;
 use crate::state::gpr;
@@ -9,45 +9,64 @@ use crate::state::gpr;
 /// Ends a block that was cut for other reasons than a branch.
 pub fn end_block(cpu: &mut Cpu, op: &Op) -> Next {
     cpu.rip = op.imm;
-    Next::Through
+    chain(cpu, 1)
 }
 
 /// JMP rel.
 pub fn jmp(cpu: &mut Cpu, op: &Op) -> Next {
     cpu.rip = op.imm;
-    Next::Taken
+    chain(cpu, 0)
 }
 
 /// Jcc.
 pub fn jcc<C: Cond>(cpu: &mut Cpu, op: &Op) -> Next {
     if cpu.fl.cond(C::CC) {
         cpu.rip = op.imm;
-        Next::Taken
+        chain(cpu, 0)
     } else {
         cpu.rip = cpu.op_next_rip(op);
-        Next::Through
+        chain(cpu, 1)
     }
 }
 
-/// CALL rel with a 64-bit stack.
+/// CALL rel in 64-bit code.
 pub fn call64(cpu: &mut Cpu, op: &Op) -> Next {
+    let sp = cpu.regs[gpr::RSP].wrapping_sub(8);
+    let Some(p) = cpu.host_w(sp, 8) else {
+        return call::<u64>(cpu, op);
+    };
     let ret = cpu.op_next_rip(op);
-    match cpu.push::<u64>(op, ret) {
-        Ok(()) => {
-            cpu.rip = op.imm;
-            Next::Taken
-        }
-        Err(_) => fail(cpu, op),
+    // SAFETY: the TLB entry vouches for the page.
+    unsafe { super::mem::store(p, ret) };
+    cpu.regs[gpr::RSP] = sp;
+    cpu.rip = op.imm;
+    chain(cpu, 0)
+}
+
+/// RET in 64-bit code.
+pub fn ret64(cpu: &mut Cpu, op: &Op) -> Next {
+    let sp = cpu.regs[gpr::RSP];
+    let Some(p) = cpu.host_r(sp, 8) else {
+        return ret::<u64>(cpu, op);
+    };
+    // SAFETY: the TLB entry vouches for the page.
+    let t: u64 = unsafe { super::mem::load(p) };
+    if !Cpu::canonical(t) {
+        return ret::<u64>(cpu, op);
     }
+    cpu.regs[gpr::RSP] = sp.wrapping_add(8 + op.imm as u16 as u64);
+    cpu.rip = t;
+    super::indirect(cpu)
 }
 
 /// CALL rel with operand size `T`.
+#[inline(never)]
 pub fn call<T: Int>(cpu: &mut Cpu, op: &Op) -> Next {
     let ret = T::from_u64(cpu.op_next_rip(op));
     match cpu.push::<T>(op, ret) {
         Ok(()) => {
             cpu.rip = op.imm;
-            Next::Taken
+            chain(cpu, 0)
         }
         Err(_) => fail(cpu, op),
     }
@@ -57,7 +76,7 @@ fn indirect(cpu: &mut Cpu, op: &Op, r: R<u64>) -> Next {
     match r {
         Ok(t) => {
             cpu.rip = t;
-            Next::Indirect
+            super::indirect(cpu)
         }
         Err(_) => fail(cpu, op),
     }
@@ -89,6 +108,7 @@ pub fn call_rm<T: Int>(cpu: &mut Cpu, op: &Op) -> Next {
 }
 
 /// RET, with the optional immediate.
+#[inline(never)]
 pub fn ret<T: Int>(cpu: &mut Cpu, op: &Op) -> Next {
     let r = cpu.stack_read::<T>(op, 0).map(T::to_u64).and_then(|t| cpu.check_target(t).map(|()| t));
     if r.is_ok() {
@@ -164,10 +184,10 @@ impl LoopKind for Loopne {
 fn two_way(cpu: &mut Cpu, op: &Op, taken: bool) -> Next {
     if taken {
         cpu.rip = op.imm;
-        Next::Taken
+        chain(cpu, 0)
     } else {
         cpu.rip = cpu.op_next_rip(op);
-        Next::Through
+        chain(cpu, 1)
     }
 }
 

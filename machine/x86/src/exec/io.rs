@@ -50,7 +50,7 @@ fn done(cpu: &mut Cpu, op: &Op, r: R<()>) -> Next {
     match r {
         Ok(()) => {
             cpu.rip = cpu.op_next_rip(op);
-            Next::Through
+            super::chain(cpu, 1)
         }
         Err(_) => fail(cpu, op),
     }

@@ -131,6 +131,50 @@ pub fn next(cpu: &mut Cpu, op: &Op) -> Next {
     (n.f)(cpu, n)
 }
 
+/// Goes to the block in chain slot `slot` of the current one if that is known to be right and nothing is requested;
+/// else leaves it to the loop. `cpu.rip` is its start.
+#[inline(always)]
+pub fn chain(cpu: &mut Cpu, slot: usize) -> Next {
+    // SAFETY: the current block and what it is chained to are alive (the cache is only cleared as a whole, in the loop).
+    unsafe {
+        let b = (*cpu.blk).chain[slot].get();
+        if !b.is_null() && (*b).gen.get() == cpu.gen && cpu.budget != 0 && !cpu.ctl.any() {
+            return enter(cpu, b);
+        }
+    }
+    if slot == 0 {
+        Next::Taken
+    } else {
+        Next::Through
+    }
+}
+
+/// Likewise for a computed target.
+#[inline(always)]
+pub fn indirect(cpu: &mut Cpu) -> Next {
+    if cpu.budget != 0 && !cpu.ctl.any() {
+        if let Some(b) = cpu.cached_block() {
+            // SAFETY: the jump cache only has live blocks.
+            return unsafe { enter(cpu, b) };
+        }
+    }
+    Next::Indirect
+}
+
+/// # Safety
+/// `b` must be a live block that is valid at `cpu.rip`.
+#[inline(always)]
+unsafe fn enter(cpu: &mut Cpu, b: *const crate::block::Block) -> Next {
+    cpu.budget -= 1;
+    cpu.blk = b;
+    // SAFETY: by the caller's promise; a block has at least one operation.
+    let op = unsafe {
+        cpu.icount += (*b).count as u64;
+        &*(*b).ops
+    };
+    (op.f)(cpu, op)
+}
+
 /// Ends the block because `op` raised `cpu.exc`.
 #[cold]
 #[inline(never)]
@@ -172,6 +216,38 @@ macro_rules! handler {
             fn body $(<$($g: $b),+>)? ($cpu: &mut $crate::Cpu, $op: &$crate::exec::Op) -> $crate::fault::R<()> $body
             let r = body $(::<$($g),+>)? ($cpu, $op);
             $crate::exec::finish($cpu, $op, r)
+        }
+    )*};
+}
+
+/// Handlers that read a memory operand of type `T` first: `reads! { pub fn name / name_slow <..., T: Int> (cpu, op, v) { ... } }`.
+/// The first one is for addresses that need no segmentation ([`Op::PLAIN`]); what it cannot do at once goes to the second.
+#[macro_export]
+macro_rules! reads {
+    ($($(#[$m:meta])* $v:vis fn $name:ident / $slow:ident <$($g:ident : $b:ident),+> ($cpu:ident, $op:ident, $val:ident: $t:ident) $body:block)*) => {$(
+        $(#[$m])*
+        #[allow(missing_docs)]
+        #[inline(never)]
+        $v fn $slow <$($g: $b),+> ($cpu: &mut $crate::Cpu, $op: &$crate::exec::Op) -> $crate::exec::Next {
+            match $cpu.read::<$t>($op) {
+                Ok($val) => {
+                    $body
+                    $crate::exec::next($cpu, $op)
+                }
+                Err(_) => $crate::exec::fail($cpu, $op),
+            }
+        }
+        $(#[$m])*
+        #[allow(missing_docs)]
+        $v fn $name <$($g: $b),+> ($cpu: &mut $crate::Cpu, $op: &$crate::exec::Op) -> $crate::exec::Next {
+            let lin = $cpu.ea_raw($op);
+            let Some(p) = $cpu.host_r(lin, <$t>::BYTES) else {
+                return $slow::<$($g),+>($cpu, $op);
+            };
+            // SAFETY: the TLB entry vouches for the page.
+            let $val: $t = unsafe { $crate::exec::mem::load(p) };
+            $body
+            $crate::exec::next($cpu, $op)
         }
     )*};
 }

@@ -1,9 +1,10 @@
 //! Moves, conversions, LEA, conditional moves and sets.
 
-use super::Int;
+use super::{Int, Next, Op};
+use crate::cpu::Cpu;
 use crate::flags::Flags;
-use crate::handler;
 use crate::state::{gpr, rflags};
+use crate::{handler, reads};
 
 /// A condition code as a type.
 pub trait Cond: 'static {
@@ -31,11 +32,6 @@ handler! {
         cpu.set_reg(op.r[0], T::from_u64(op.imm));
         Ok(())
     }
-    pub fn rm<T: Int>(cpu, op) {
-        let v = cpu.read::<T>(op)?;
-        cpu.set_reg(op.r[0], v);
-        Ok(())
-    }
     pub fn mr<T: Int>(cpu, op) {
         let v = cpu.reg::<T>(op.r[1]);
         cpu.write(op, v)
@@ -48,18 +44,8 @@ handler! {
         cpu.set_reg(op.r[0], D::from_u64(v));
         Ok(())
     }
-    pub fn movzx_m<D: Int, S: Int>(cpu, op) {
-        let v = cpu.read::<S>(op)?.to_u64();
-        cpu.set_reg(op.r[0], D::from_u64(v));
-        Ok(())
-    }
     pub fn movsx_r<D: Int, S: Int>(cpu, op) {
         let v = cpu.reg::<S>(op.r[1]).sext();
-        cpu.set_reg(op.r[0], D::from_u64(v));
-        Ok(())
-    }
-    pub fn movsx_m<D: Int, S: Int>(cpu, op) {
-        let v = cpu.read::<S>(op)?.sext();
         cpu.set_reg(op.r[0], D::from_u64(v));
         Ok(())
     }
@@ -70,12 +56,6 @@ handler! {
     }
     pub fn cmov_r<C: Cond, T: Int>(cpu, op) {
         let v = if cpu.fl.cond(C::CC) { cpu.reg::<T>(op.r[1]) } else { cpu.reg::<T>(op.r[0]) };
-        cpu.set_reg(op.r[0], v);
-        Ok(())
-    }
-    pub fn cmov_m<C: Cond, T: Int>(cpu, op) {
-        let m = cpu.read::<T>(op)?;
-        let v = if cpu.fl.cond(C::CC) { m } else { cpu.reg::<T>(op.r[0]) };
         cpu.set_reg(op.r[0], v);
         Ok(())
     }
@@ -178,7 +158,56 @@ handler! {
         cpu.set_reg(0, v);
         Ok(())
     }
+    /// CLFLUSH and its kin: only the access rights matter.
+    pub fn touch(cpu, op) {
+        cpu.read::<u8>(op).map(|_| ())
+    }
     pub fn nop(_cpu, _op) {
         Ok(())
     }
+}
+
+reads! {
+    pub fn rm / rm_slow<T: Int>(cpu, op, v: T) {
+        cpu.set_reg(op.r[0], v);
+    }
+    pub fn movzx_m / movzx_m_slow<D: Int, S: Int>(cpu, op, v: S) {
+        cpu.set_reg(op.r[0], D::from_u64(v.to_u64()));
+    }
+    pub fn movsx_m / movsx_m_slow<D: Int, S: Int>(cpu, op, v: S) {
+        cpu.set_reg(op.r[0], D::from_u64(v.sext()));
+    }
+    pub fn cmov_m / cmov_m_slow<C: Cond, T: Int>(cpu, op, m: T) {
+        let v = if cpu.fl.cond(C::CC) { m } else { cpu.reg::<T>(op.r[0]) };
+        cpu.set_reg(op.r[0], v);
+    }
+}
+
+#[inline(always)]
+fn write_fast<T: Int>(cpu: &mut Cpu, op: &Op, v: T, slow: super::Handler) -> Next {
+    let lin = cpu.ea_raw(op);
+    let Some(p) = cpu.host_w(lin, T::BYTES) else {
+        return slow(cpu, op);
+    };
+    // SAFETY: the TLB entry vouches for the page.
+    unsafe { super::mem::store(p, v) };
+    super::next(cpu, op)
+}
+
+/// MOV mem, reg with a plain address.
+pub fn mr_fast<T: Int>(cpu: &mut Cpu, op: &Op) -> Next {
+    let v = cpu.reg::<T>(op.r[1]);
+    write_fast::<T>(cpu, op, v, mr::<T>)
+}
+
+/// MOV mem, imm with a plain address.
+pub fn mi_fast<T: Int>(cpu: &mut Cpu, op: &Op) -> Next {
+    write_fast::<T>(cpu, op, T::from_u64(op.imm), mi::<T>)
+}
+
+/// LEA with 64-bit addresses.
+pub fn lea_plain<T: Int>(cpu: &mut Cpu, op: &Op) -> Next {
+    let v = cpu.ea_raw(op);
+    cpu.set_reg(op.r[0], T::from_u64(v));
+    super::next(cpu, op)
 }

@@ -9,6 +9,7 @@ use crate::state::gpr;
 
 const DX: u8 = gpr::RDX as u8 * 8;
 
+#[inline(always)]
 fn src<T: Int>(cpu: &mut Cpu, op: &Op, i: usize) -> R<T> {
     if op.has(Op::MEM) {
         cpu.read::<T>(op)
@@ -44,17 +45,14 @@ handler! {
         Ok(())
     }
     pub fn imul2<T: Int>(cpu, op) {
-        let b = src::<T>(cpu, op, 1)?.sext() as i64;
-        let p = (cpu.reg::<T>(op.r[0]).sext() as i64) as i128 * b as i128;
-        cpu.set_reg(op.r[0], T::from_u64(p as u64));
-        signed_flags::<T>(cpu, p);
+        let b = src::<T>(cpu, op, 1)?;
+        let a = cpu.reg::<T>(op.r[0]);
+        signed::<T>(cpu, op, a, b);
         Ok(())
     }
     pub fn imul3<T: Int>(cpu, op) {
-        let a = src::<T>(cpu, op, 1)?.sext() as i64;
-        let p = a as i128 * (T::from_u64(op.imm).sext() as i64) as i128;
-        cpu.set_reg(op.r[0], T::from_u64(p as u64));
-        signed_flags::<T>(cpu, p);
+        let a = src::<T>(cpu, op, 1)?;
+        signed::<T>(cpu, op, a, T::from_u64(op.imm));
         Ok(())
     }
     pub fn div<T: Int>(cpu, op) {
@@ -115,8 +113,19 @@ fn dividend<T: Int>(cpu: &Cpu) -> u128 {
     }
 }
 
+#[inline(always)]
 fn signed_flags<T: Int>(cpu: &mut Cpu, p: i128) {
     let r = T::from_u64(p as u64);
     let o = (r.sext() as i64) as i128 != p;
+    cpu.fl = Flags::with_cf_of(r.sext(), o, o);
+}
+
+/// The two- and three-operand IMUL.
+#[inline(always)]
+fn signed<T: Int>(cpu: &mut Cpu, op: &Op, a: T, b: T) {
+    let (p, wide) = (a.sext() as i64).overflowing_mul(b.sext() as i64);
+    let r = T::from_u64(p as u64);
+    let o = wide || r.sext() as i64 != p;
+    cpu.set_reg(op.r[0], r);
     cpu.fl = Flags::with_cf_of(r.sext(), o, o);
 }

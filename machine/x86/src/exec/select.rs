@@ -106,16 +106,35 @@ fn branch_size(insn: &Instruction) -> usize {
     }
 }
 
+/// The memory operand's address is linear as computed: 64-bit, and no FS or GS.
+fn plain(insn: &Instruction) -> bool {
+    use iced_x86::Register as Reg;
+    if insn.code_size() != iced_x86::CodeSize::Code64 || matches!(insn.memory_segment(), Reg::FS | Reg::GS) {
+        return false;
+    }
+    let (base, index) = (insn.memory_base(), insn.memory_index());
+    if base != Reg::None {
+        base.size() == 8
+    } else if index != Reg::None {
+        index.size() == 8
+    } else {
+        insn.memory_displ_size() == 8
+    }
+}
+
 fn alu_select<O: alu::Alu>(insn: &Instruction) -> Handler {
     let size = size_of_operand(insn, 0);
     let lock = insn.has_lock_prefix();
     match (insn.op0_kind(), insn.op1_kind()) {
         (OpKind::Register, OpKind::Register) => sized!(size, alu::rr, O),
-        (OpKind::Register, OpKind::Memory) => sized!(size, alu::rm, O),
+        (OpKind::Register, OpKind::Memory) if plain(insn) => sized!(size, alu::rm, O),
+        (OpKind::Register, OpKind::Memory) => sized!(size, alu::rm_slow, O),
         (OpKind::Register, _) => sized!(size, alu::ri, O),
         (_, OpKind::Register) if lock => sized!(size, alu::mr_lock, O),
+        (_, OpKind::Register) if plain(insn) => sized!(size, alu::mr_fast, O),
         (_, OpKind::Register) => sized!(size, alu::mr, O),
         (_, _) if lock => sized!(size, alu::mi_lock, O),
+        (_, _) if plain(insn) => sized!(size, alu::mi_fast, O),
         (_, _) => sized!(size, alu::mi, O),
     }
 }
@@ -188,9 +207,12 @@ fn mov_select(insn: &Instruction) -> Option<Select> {
     let size = size_of_operand(insn, 0);
     Some(Select::go(match (k0, k1) {
         (OpKind::Register, OpKind::Register) => sized!(size, mov::rr),
-        (OpKind::Register, OpKind::Memory) => sized!(size, mov::rm),
+        (OpKind::Register, OpKind::Memory) if plain(insn) => sized!(size, mov::rm),
+        (OpKind::Register, OpKind::Memory) => sized!(size, mov::rm_slow),
         (OpKind::Register, _) => sized!(size, mov::ri),
+        (_, OpKind::Register) if plain(insn) => sized!(size, mov::mr_fast),
         (_, OpKind::Register) => sized!(size, mov::mr),
+        _ if plain(insn) => sized!(size, mov::mi_fast),
         _ => sized!(size, mov::mi),
     }))
 }
@@ -215,9 +237,11 @@ fn extend_select(insn: &Instruction, signed: bool) -> Handler {
     }
     match (signed, mem) {
         (false, false) => pick!(movzx_r),
-        (false, true) => pick!(movzx_m),
+        (false, true) if plain(insn) => pick!(movzx_m),
+        (false, true) => pick!(movzx_m_slow),
         (true, false) => pick!(movsx_r),
-        (true, true) => pick!(movsx_m),
+        (true, true) if plain(insn) => pick!(movsx_m),
+        (true, true) => pick!(movsx_m_slow),
     }
 }
 
@@ -277,8 +301,10 @@ fn conditional(insn: &Instruction) -> Option<Select> {
     }
     macro_rules! c {
         ($c:ident) => {
-            if mem {
+            if mem && plain(insn) {
                 wide!(size, cmov_m, $c)
+            } else if mem {
+                wide!(size, cmov_m_slow, $c)
             } else {
                 wide!(size, cmov_r, $c)
             }
@@ -321,6 +347,7 @@ pub fn select(cpu: &Cpu, insn: &Instruction) -> Option<Select> {
         M::Mov => mov_select(insn),
         M::Movzx => go(extend_select(insn, false)),
         M::Movsx | M::Movsxd => go(extend_select(insn, true)),
+        M::Lea if plain(insn) => go(wide!(insn.op0_register().size(), mov::lea_plain)),
         M::Lea => go(wide!(insn.op0_register().size(), mov::lea)),
         M::Xchg => {
             let size = size_of_operand(insn, 0);
@@ -433,15 +460,15 @@ fn select_more(cpu: &Cpu, insn: &Instruction, m: M) -> Option<Select> {
         | M::Prefetchwt1
         | M::Lfence
         | M::Sfence
-        | M::Clflush
-        | M::Clflushopt
-        | M::Clwb
         | M::Endbr64
         | M::Endbr32
         | M::Reservednop
         | M::Cldemote
         | M::Rdsspd
-        | M::Rdsspq => go(mov::nop),
+        | M::Rdsspq
+        | M::Prefetchit0
+        | M::Prefetchit1 => go(mov::nop),
+        M::Clflush | M::Clflushopt | M::Clwb => go(mov::touch),
         M::Mfence => go(system::mfence),
         M::Movsb | M::Movsw | M::Movsq => Some(string_select::<Movs>(insn)),
         M::Movsd if insn.is_string_instruction() => Some(string_select::<Movs>(insn)),
@@ -478,6 +505,7 @@ fn push_select(insn: &Instruction) -> Option<Select> {
     let size = insn.stack_pointer_increment().unsigned_abs() as usize;
     let f = match insn.op0_kind() {
         OpKind::Register if insn.op0_register().is_segment_register() => wide!(size, stack::push_seg),
+        OpKind::Register if size == 8 => stack::push_r64,
         OpKind::Register => wide!(size, stack::push_r),
         OpKind::Memory => wide!(size, stack::push_m),
         k if is_imm(k) => wide!(size, stack::push_i),
@@ -492,6 +520,7 @@ fn pop_select(insn: &Instruction) -> Option<Select> {
         OpKind::Register if insn.op0_register().is_segment_register() => {
             Select::end(wide!(size, stack::pop_seg))
         }
+        OpKind::Register if size == 8 => Select::go(stack::pop_r64),
         OpKind::Register => Select::go(wide!(size, stack::pop_r)),
         _ => Select::go(wide!(size, stack::pop_m)),
     })
@@ -520,6 +549,9 @@ fn select_control(insn: &Instruction, m: M) -> Option<Select> {
             OpKind::Memory if insn.is_call_far_indirect() => end(wide!(s0() - 2, system::call_far_mem)),
             _ => end(wide!(s0(), branch::call_rm)),
         },
+        M::Ret if insn.code_size() == iced_x86::CodeSize::Code64 && branch_size(insn) == 8 => {
+            end(branch::ret64)
+        }
         M::Ret => end(wide!(branch_size(insn), branch::ret)),
         M::Retf => end(wide!(branch_size(insn), system::ret_far)),
         M::Iret => end(system::iret::<u16>),

@@ -1,6 +1,6 @@
 //! Stack instructions and the stack primitives.
 
-use super::{Int, Op};
+use super::{next, Int, Next, Op};
 use crate::cpu::Cpu;
 use crate::fault::{Exception, R};
 use crate::state::{gpr, rflags, sreg};
@@ -283,4 +283,29 @@ handler! {
         }
         Ok(())
     }
+}
+
+/// PUSH r64 in 64-bit code.
+pub fn push_r64(cpu: &mut Cpu, op: &Op) -> Next {
+    let sp = cpu.regs[gpr::RSP].wrapping_sub(8);
+    let Some(p) = cpu.host_w(sp, 8) else {
+        return push_r::<u64>(cpu, op);
+    };
+    // SAFETY: the TLB entry vouches for the page.
+    unsafe { super::mem::store(p, cpu.reg::<u64>(op.r[0])) };
+    cpu.regs[gpr::RSP] = sp;
+    next(cpu, op)
+}
+
+/// POP r64 in 64-bit code.
+pub fn pop_r64(cpu: &mut Cpu, op: &Op) -> Next {
+    let sp = cpu.regs[gpr::RSP];
+    let Some(p) = cpu.host_r(sp, 8) else {
+        return pop_r::<u64>(cpu, op);
+    };
+    // SAFETY: the TLB entry vouches for the page.
+    let v: u64 = unsafe { super::mem::load(p) };
+    cpu.regs[gpr::RSP] = sp.wrapping_add(8);
+    cpu.set_reg(op.r[0], v);
+    next(cpu, op)
 }

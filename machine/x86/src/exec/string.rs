@@ -306,5 +306,5 @@ pub fn repeated<O: StrOp, T: Int>(cpu: &mut Cpu, op: &Op) -> Next {
         }
     }
     cpu.rip = cpu.op_next_rip(op);
-    Next::Through
+    super::chain(cpu, 1)
 }

@@ -242,7 +242,6 @@ fn interpret(c: &mut Cpu, ram: &mut Ram, insn: &[u8], s: &mut State) -> Option<E
     let save = [0x48, 0x0f, 0xae, 0x26];
     let step = |c: &mut Cpu, ram: &mut Ram, code: &[u8]| {
         load(CODE, ram, code);
-        c.code.forget_all();
         c.rip = CODE as u64;
         c.step_one(ram)
     };
