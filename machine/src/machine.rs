@@ -127,6 +127,8 @@ pub struct Machine {
     pub(crate) cpu_configs: Option<Vec<VcpuConfig>>,
     /// Construction is over: from now on devices are hot-plugged.
     pub ready: bool,
+    /// What `-d` logs.
+    pub log: std::sync::Arc<crate::log::Log>,
     /// Device that the power button is wired to.
     pub power_device: Option<DevId>,
     /// Folders searched for firmware files, in order.
@@ -178,6 +180,7 @@ impl Machine {
             numa: None,
             board: None,
             info: MachineInfo::default(),
+            log: Default::default(),
             direct_boot: None,
             main_ram: Vec::new(),
             cpu_setup: None,
@@ -505,6 +508,12 @@ impl Machine {
         (self.info.cpu.signature, self.info.cpu.features)
     }
 
+    /// Whether the chipset offers system management mode.
+    pub fn smm(&self) -> bool {
+        let pm = self.tree.by_class("PIIX4_PM").and_then(|n| n.props.get_prop("smm-enabled"));
+        pm.is_some_and(|p| p.value.as_bool() == Some(true))
+    }
+
     /// Lets go of everything that outlives the process: image locks and unwritten data, sockets, terminals.
     pub fn shut_down(&mut self) {
         for id in self.tree.ids() {
@@ -544,7 +553,20 @@ impl Machine {
                 self.request_shutdown(Cause::HostError);
             }
         }
+        self.log_cpu_reset();
         self.accel.reset_cpus();
+    }
+
+    /// Logs the state of all CPUs before a reset (`-d cpu_reset`).
+    pub fn log_cpu_reset(&mut self) {
+        if !self.log.wants(crate::log::CPU_RESET) {
+            return;
+        }
+        for i in 0..self.info.cpus.len() {
+            if let Some(regs) = self.accel.cpu_regs(i) {
+                self.log.write(&format!("CPU Reset (CPU {i})\n{}", crate::cpu::dump(&regs)));
+            }
+        }
     }
 
     /// Loads the kernel of a boot without firmware; `None` if firmware boots.
@@ -627,6 +649,9 @@ impl crate::memory::access::IoTarget for Machine {
     }
     fn io_write(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8, value: u64) {
         Machine::io_write(self, owner, spec, offset, size, value);
+    }
+    fn unassigned(&mut self, write: bool, addr: u64, size: usize) {
+        self.log.unassigned(write, addr, size);
     }
 }
 

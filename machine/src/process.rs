@@ -92,7 +92,7 @@ impl PidFile {
             .truncate(false)
             .mode(0o600)
             .open(path)
-            .map_err(|e| fail("Cannot open pid file", &e))?;
+            .map_err(|e| fail(&format!("Could not create '{path}'"), &e))?;
         // SAFETY: an all-zero flock asks for the whole file; the structure outlives the call.
         let locked = unsafe {
             let mut l: libc::flock = std::mem::zeroed();
@@ -202,7 +202,7 @@ mod tests {
         drop(p);
         assert!(!path.exists());
         let e = PidFile::create("/nonexistent/p").err().unwrap();
-        assert_eq!(e.desc, "cannot create PID file: Cannot open pid file: No such file or directory");
+        assert_eq!(e.desc, "cannot create PID file: Could not create '/nonexistent/p': No such file or directory");
     }
 
     #[test]

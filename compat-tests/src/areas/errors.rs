@@ -4,7 +4,7 @@
 //! image with a broken header), `{nobacking}` (its backing file is gone), `{dir}`, `{missing}`, `{config}` (a file
 //! for -readconfig with a syntax error) are replaced.
 
-use super::Sides;
+use super::{with_accel, Sides};
 use crate::bins::Bin;
 use crate::compare::first_line;
 use crate::proc::{Cmd, Exit};
@@ -36,7 +36,7 @@ pub fn run(sides: &Sides) -> Vec<Row> {
 
 fn seen(bin: &Bin, line: &str) -> Res<Seen> {
     let dir = tempfile::Builder::new().prefix("rqc").tempdir().map_err(|e| e.to_string())?;
-    let words = fill(line, dir.path())?;
+    let words = with_accel(fill(line, dir.path())?);
     let out = Cmd::new(bin).args(&words).dir(dir.path()).run(Duration::from_secs(5))?;
     Ok(Seen {
         exit: out.exit,

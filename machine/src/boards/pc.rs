@@ -76,7 +76,7 @@ fn init(b: &mut Build<'_>) -> QResult<()> {
 /// Properties that users may write but that ask for something this board does not have.
 fn refuse_undone(b: &Build<'_>) -> QResult<()> {
     let Some(p) = b.props::<PcProps>() else { return Ok(()) };
-    if p.x86.smm == OnOffAuto::On {
+    if p.x86.smm == OnOffAuto::On && b.m.accel.name() != "qtest" {
         return Err(qerr!("System Management Mode not supported by this hypervisor."));
     }
     let undone = [
@@ -143,9 +143,14 @@ fn south_bridge(b: &mut Build<'_>, pc: &Pc) -> QResult<()> {
     b.m.add_board_device("piix3-ide", Some(pc.pci), &addr)?;
     b.create_ide_drives()?;
     if b.acpi_enabled() {
-        b.power_device = Some(piix4_pm::create(b.m, pc.pci, Some(pc.fw_cfg), false)?);
+        b.power_device = Some(piix4_pm::create(b.m, pc.pci, Some(pc.fw_cfg), smm(b))?);
     }
     Ok(())
+}
+
+/// System management mode, for the tables and the chipset: where no processor has to enter it.
+fn smm(b: &Build<'_>) -> bool {
+    b.m.accel.name() == "qtest" && b.props::<PcProps>().is_some_and(|p| p.x86.smm != OnOffAuto::Off)
 }
 
 /// The system firmware at the top of 4 GiB, its last 128 KiB also below 1 MiB, and RAM for option ROMs behind it.

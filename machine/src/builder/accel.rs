@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Messages;
 use crate::accel::kvm::{KvmAccel, KvmOptions, VcpuConfig};
 use crate::accel::{IrqChip, NoCpu, BUILT};
-use crate::boards::{MachineType, PcProps};
+use crate::boards::PcProps;
 use crate::cpu::BootRegs;
 use crate::machine::Machine;
 use crate::shared::Shared;
@@ -16,14 +16,16 @@ use crate::{qerr, QError, QResult};
 pub fn select(
     m: &mut Machine,
     spec: &VmSpec,
-    kind: &MachineType,
     topo: Topology,
     messages: &mut dyn Messages,
 ) -> QResult<()> {
     let mut failed = None;
     for a in &candidates(spec) {
-        match one(m, a, kind, topo) {
+        match one(m, a, spec, topo) {
             Ok(()) => {
+                if a.name == "kvm" {
+                    warn_cpus(m, a, topo, messages);
+                }
                 if failed.is_some() {
                     messages.info(&format!("falling back to {}", title(&a.name)));
                 }
@@ -58,7 +60,23 @@ fn title(name: &str) -> String {
     name.to_uppercase()
 }
 
-fn one(m: &mut Machine, a: &AccelSpec, kind: &MachineType, topo: Topology) -> QResult<()> {
+/// Warns of more CPUs than the host has.
+fn warn_cpus(m: &mut Machine, a: &AccelSpec, topo: Topology, messages: &mut dyn Messages) {
+    let Some(kvm) = m.accel.as_any().downcast_ref::<KvmAccel>() else { return };
+    let limit = kvm.recommended_vcpus();
+    for (what, n) in [("SMP", topo.cpus), ("hotpluggable", topo.maxcpus)] {
+        if n as usize > limit {
+            messages.warning_at(
+                &a.loc,
+                &format!(
+                    "Number of {what} cpus requested ({n}) exceeds the recommended cpus supported by KVM ({limit})"
+                ),
+            );
+        }
+    }
+}
+
+fn one(m: &mut Machine, a: &AccelSpec, spec: &VmSpec, topo: Topology) -> QResult<()> {
     match a.name.as_str() {
         "kvm" => {
             let mut opts = KvmOptions::default();
@@ -81,6 +99,9 @@ fn one(m: &mut Machine, a: &AccelSpec, kind: &MachineType, topo: Topology) -> QR
                     _ => return Err(qerr!("Property 'kvm-accel.{k}' not found")),
                 }
             }
+            if spec.run.icount.is_some() {
+                return Err(qerr!("-icount is not allowed with hardware virtualization"));
+            }
             let kvm = KvmAccel::new(&opts)?;
             let max = kvm.max_vcpus();
             if topo.maxcpus as usize > max {
@@ -89,7 +110,9 @@ fn one(m: &mut Machine, a: &AccelSpec, kind: &MachineType, topo: Topology) -> QR
                     topo.maxcpus
                 ));
             }
-            let _ = kind;
+            if spec.run.cpu_pm {
+                kvm.keep_idle_in_guest()?;
+            }
             m.accel = Box::new(kvm);
             Ok(())
         }

@@ -15,17 +15,20 @@ use crate::firmware::acpi::{
 };
 use crate::firmware::fw_cfg_files::{self as files, FixedItems};
 use crate::firmware::linux_boot;
-use crate::firmware::smbios::{self, SmbiosConfig, SmbiosOptions};
+use crate::firmware::smbios::{self, SmbiosConfig};
 use crate::machine::Machine;
 use crate::qom::is_a;
-use crate::spec::{DriveInterface, FwCfgSource, Media, SmbiosKind};
+use crate::spec::{DriveInterface, FwCfgSource, Media};
 use crate::{qerr, QResult};
 
 impl Build<'_> {
     /// Fills fw_cfg and CMOS when all devices exist.
     pub fn finish_firmware(&mut self) -> QResult<()> {
         self.cmos()?;
+        self.check_firmware_options()?;
         let Some(dev) = self.fw_cfg else { return Ok(()) };
+        self.load_option_roms();
+        let kernel = self.kernel_items()?;
         let mut items: Vec<(u16, Vec<u8>)> = files::fixed_items(&FixedItems {
             dma: true,
             uuid: self.spec.uuid.unwrap_or_default(),
@@ -47,7 +50,8 @@ impl Build<'_> {
         if self.acpi_enabled() {
             named.extend(acpi_files(self.m, self.layout, self.topo.cpus, self.topo.maxcpus));
         }
-        items.extend(self.kernel_items()?);
+        items.extend(kernel);
+        named.extend(self.rom_files());
         let user = self.user_files()?;
         self.m
             .with::<FwCfg, _>(dev, |f, _| {
@@ -110,7 +114,8 @@ impl Build<'_> {
     }
 
     fn boot_files(&mut self, named: &mut Vec<(String, FwCfgData)>) -> QResult<()> {
-        let order = boot_order(self.m)?;
+        let order = boot_order(self.m, self.rom_boot_lines())?;
+        named.extend(self.splash_file());
         let boot = &self.spec.boot;
         named.push(("bootorder".into(), files::lines(&order, boot.strict == Some(true)).into()));
         named.push(("bios-geometry".into(), files::lines(&[], false).into()));
@@ -127,6 +132,11 @@ impl Build<'_> {
 
     fn smbios_files(&self, named: &mut Vec<(String, FwCfgData)>) -> QResult<()> {
         let s = smbios::build(&self.smbios_config()?);
+        let bits64 =
+            self.props::<PcProps>().is_some_and(|p| p.smbios_entry_point_type == SmbiosEntryPoint::Bits64);
+        if !bits64 && s.tables.len() > usize::from(u16::MAX) {
+            return Err(qerr!("SMBIOS 2.1 table length {} exceeds 65535", s.tables.len()));
+        }
         named.push((smbios::TABLES_FILE.into(), s.tables.into()));
         named.push((smbios::ANCHOR_FILE.into(), s.anchor.into()));
         Ok(())
@@ -134,18 +144,14 @@ impl Build<'_> {
 
     /// What the SMBIOS structures say.
     pub fn smbios_config(&self) -> QResult<SmbiosConfig> {
-        let mut options = SmbiosOptions::default();
-        for s in &self.spec.smbios {
-            let pairs = match &s.kind {
-                SmbiosKind::File(f) => vec![("file".to_string(), f.clone())],
-                SmbiosKind::Type { number, fields } => {
-                    let mut v = vec![("type".to_string(), number.to_string())];
-                    v.extend(fields.iter().cloned());
-                    v
-                }
-            };
-            options.add(&pairs).map_err(|e| s.loc.locate(e))?;
-        }
+        let mut options = self.smbios.clone();
+        options.resolve_onboard(|id| {
+            let dev = self.m.tree.by_user_id(id)?.id;
+            let (bus, devfn) = self.m.pci_place(dev)?;
+            // Buses behind bridges have no number before the firmware gives them one.
+            let number = self.m.pci.iter().find(|b| b.bus == bus).filter(|b| b.bridge.is_none());
+            number.map(|_| (0, devfn))
+        })?;
         let (signature, features) = self.m.cpu_signature();
         Ok(SmbiosConfig {
             entry_point: match self.props::<PcProps>().map(|p| p.smbios_entry_point_type) {
@@ -183,7 +189,8 @@ impl Build<'_> {
 
     /// Kernel, initrd and command line for firmware that boots them.
     fn kernel_items(&mut self) -> QResult<Vec<(u16, Vec<u8>)>> {
-        let f = &self.spec.firmware;
+        let spec = self.spec;
+        let f = &spec.firmware;
         let Some(kernel) = &f.kernel else { return Ok(Vec::new()) };
         if self.boots_directly() && DirectBoot::open(self.direct_spec(kernel)?)?.is_some() {
             return Ok(Vec::new());
@@ -197,6 +204,7 @@ impl Build<'_> {
         let append = format!("{}{extra}", f.append.as_deref().unwrap_or(""));
         let linux = linux_boot::prepare(&image, &append, initrd, self.layout.below_4g)
             .map_err(|e| qerr!("qemu: {e}"))?;
+        self.add_option_rom("linuxboot_dma.bin", 0);
         Ok(linux.into_items())
     }
 
@@ -221,7 +229,9 @@ impl Build<'_> {
 
     fn e820_config(&self) -> files::E820Config {
         let cpu = self.m.info.cpu;
-        files::E820Config { amd_cpu: cpu.amd, phys_bits: cpu.phys_bits, kvm: self.m.accel.name() == "kvm" }
+        // Only boards with PCI keep the range free.
+        let amd_cpu = cpu.amd && !self.is_microvm();
+        files::E820Config { amd_cpu, phys_bits: cpu.phys_bits, kvm: self.m.accel.name() == "kvm" }
     }
 
     /// Sets a boot without firmware up, if the kernel allows it and the user did not name a firmware.
@@ -249,11 +259,16 @@ fn acpi_files(
     let part = |name: &str, len: usize, pick: fn(AcpiBlobs) -> Vec<u8>| {
         (name.to_string(), FwCfgData::built(len as u32, move |m: &mut Machine| pick(rebuild(m))))
     };
-    vec![
+    let mut list = vec![
         part(acpi::TABLES_FILE, first.tables.len(), |b| b.tables),
         part(acpi::RSDP_FILE, first.rsdp.len(), |b| b.rsdp),
         part(acpi::LOADER_FILE, first.loader.len(), |b| b.loader),
-    ]
+    ];
+    if m.pci.iter().next().is_some() {
+        // The TPM's event log, empty without a TPM.
+        list.push(("etc/tpm/log".into(), Vec::new().into()));
+    }
+    list
 }
 
 /// The ACPI tables of the machine as it is now.
@@ -276,7 +291,9 @@ pub fn acpi_config(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, max
     let pci = root.map(|b| pci_bus(m, b)).unwrap_or_default();
     let isa = isa_devices(m);
     let mut cfg = AcpiConfig::pc(entries, layout, pci, isa);
-    cfg.smm = false;
+    cfg.smm = m.smm();
+    cfg.vmgenid = m.tree.by_class("vmgenid").is_some();
+    cfg.user_tables = m.info.acpi_tables.clone();
     cfg.numa = m.numa.as_ref().map(super::NumaState::acpi);
     if let Some(p) = m.board.as_ref().and_then(|b| b.props.as_any().downcast_ref::<PcProps>()) {
         cfg.hpet = p.hpet;

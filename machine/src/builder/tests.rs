@@ -12,8 +12,12 @@ impl Messages for Lines {
     fn warning(&mut self, text: &str) {
         self.0.push(text.to_string());
     }
+    fn warning_at(&mut self, _loc: &Loc, text: &str) {
+        self.0.push(text.to_string());
+    }
     fn info(&mut self, _text: &str) {}
     fn out(&mut self, _text: &str) {}
+    fn plain(&mut self, _text: &str) {}
 }
 
 fn spec(machine: &str) -> VmSpec {

@@ -81,6 +81,8 @@ fn socket_error(addr: &SocketAddress, server: bool, e: &std::io::Error) -> crate
         SocketAddress::Unix { path, .. } => qerr!("Failed to connect to '{path}': {text}"),
         SocketAddress::Inet(_) if server => qerr!("Failed to find an available port: {text}"),
         SocketAddress::Inet(a) => qerr!("Failed to connect to '{}:{}': {text}", a.host, a.port),
+        SocketAddress::Fd { str } if str.parse::<i32>().is_err() => qerr!("Unable to parse FD number {str}"),
+        SocketAddress::Fd { str } => qerr!("File descriptor '{str}' is not a socket"),
         _ => qerr!("{text}"),
     }
 }

@@ -84,6 +84,11 @@ impl CharTable {
         self.list.get_mut(id.0 as usize)?.as_mut()
     }
 
+    /// Whether there is a back end of this kind.
+    fn has_kind(&self, kind: &str) -> bool {
+        self.list.iter().flatten().any(|c| matches!(&c.kind, Kind::Plain(b) if b.kind() == kind))
+    }
+
     /// By id.
     pub fn find(&self, label: &str) -> Option<CharId> {
         let i = self.list.iter().position(|c| c.as_ref().is_some_and(|c| c.label == label))?;
@@ -211,6 +216,9 @@ impl Machine {
                     .find(chardev)
                     .ok_or_else(|| qerr!("mux: base chardev {chardev} not found"))?;
                 Kind::Mux(Mux::new(base, self.chardevs.escape_char.unwrap_or(1)))
+            }
+            ChardevBackend::Stdio { .. } if self.chardevs.has_kind("stdio") => {
+                return Err(qerr!("cannot use stdio by multiple character devices"));
             }
             _ => Kind::Plain(open(spec, warn)?),
         };

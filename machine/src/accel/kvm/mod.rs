@@ -126,6 +126,29 @@ impl KvmAccel {
             .map_err(|e| ioctl_error("KVM_GET_SUPPORTED_CPUID", e))
     }
 
+    /// More vCPUs than this do not run well on this host.
+    pub fn recommended_vcpus(&self) -> usize {
+        self.kvm.get_nr_vcpus()
+    }
+
+    /// Lets the guest keep the host's processors when it idles (`-overcommit cpu-pm=on`).
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn keep_idle_in_guest(&self) -> QResult<()> {
+        let can = self.vm.check_extension_raw(libc::c_ulong::from(kvm_bindings::KVM_CAP_X86_DISABLE_EXITS));
+        let all = kvm_bindings::KVM_X86_DISABLE_EXITS_MWAIT
+            | kvm_bindings::KVM_X86_DISABLE_EXITS_HLT
+            | kvm_bindings::KVM_X86_DISABLE_EXITS_PAUSE
+            | kvm_bindings::KVM_X86_DISABLE_EXITS_CSTATE;
+        let mut cap = kvm_bindings::kvm_enable_cap { cap: kvm_bindings::KVM_CAP_X86_DISABLE_EXITS, ..Default::default() };
+        cap.args[0] = u64::from(can.max(0) as u32 & all);
+        self.vm.enable_cap(&cap).map_err(|e| {
+            let text = crate::error::strerror(&std::io::Error::from(e));
+            qerr!("kvm: guest stopping CPU not supported: {text}")
+        })
+    }
+
     /// Largest number of vCPUs.
     pub fn max_vcpus(&self) -> usize {
         self.kvm.get_max_vcpus()
