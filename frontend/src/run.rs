@@ -67,6 +67,10 @@ fn start(spec: &mut VmSpec, printer: &Printer) -> QResult<ExitStatus> {
         process::lock_memory()?;
     }
     let Built { shared, mut event_loop } = build(spec, &mut Console(printer))?;
+    if let Err(e) = refuse_late(spec) {
+        shared.lock().shut_down();
+        return Err(e);
+    }
     let mut monitors = Monitors::new(Box::new(crate::lists::CommandLine));
     {
         let mut m = shared.lock();
@@ -132,37 +136,46 @@ fn finish(
     Ok(status)
 }
 
-/// What the parser takes but nothing stands behind yet is refused by name.
+/// What the parser takes but nothing stands behind yet is refused by name; here before anything is made.
 fn refuse_unsupported(spec: &VmSpec) -> QResult<()> {
     let run = &spec.run;
-    if let Some(uri) = &run.incoming {
-        let known = ["tcp:", "unix:", "vsock:", "fd:", "exec:", "rdma:"];
-        if uri.text != "defer" && !known.iter().any(|k| uri.text.starts_with(k)) {
-            return Err(uri.loc.locate(qerr!("unknown migration protocol: {}", uri.text)));
-        }
-    }
     let audio = |a: &rqemu_machine::spec::OptsSpec| a.props.get_str("driver") != Some("none");
-    let checks = [
-        (run.gdb.is_some(), "-gdb: the gdb stub is not supported yet"),
-        (run.incoming.is_some(), "-incoming: migration is not supported yet"),
-        (run.loadvm.is_some(), "-loadvm: snapshots of the machine are not supported yet"),
+    first_refused(&[
         (run.preconfig, "--preconfig: not supported yet"),
-        (run.dump_vmstate.is_some(), "-dump-vmstate: not supported yet"),
-        (!spec.tpmdevs.is_empty(), "-tpmdev: TPM is not supported yet"),
-        (!spec.fsdevs.is_empty(), "-fsdev: file systems are not supported yet"),
-        (!spec.display.vnc.is_empty(), "-vnc: VNC is not supported yet"),
-        (spec.display.spice.is_some(), "-spice: SPICE is not supported"),
+        (run.async_teardown, "-async-teardown: not supported yet"),
+        (!run.fds.is_empty(), "-add-fd: sets of descriptors are not supported yet"),
         (!spec.iscsi.is_empty(), "-iscsi: iSCSI is not supported"),
         (spec.audiodevs.iter().any(audio), "-audiodev: only the driver 'none' is available"),
         (spec.firmware.dtb.is_some(), "-dtb: device trees are not supported"),
-        (!run.fds.is_empty(), "-add-fd: sets of descriptors are not supported yet"),
-        (run.async_teardown, "-async-teardown: not supported yet"),
         (spec.display.full_screen, "-full-screen: there is no display"),
         (
             spec.display.kind.as_deref().is_some_and(|k| k != "none"),
             "-display: only the type 'none' is available",
         ),
-    ];
+    ])
+}
+
+/// The same for what QEMU looks at when the machine is there, so that its earlier errors come first here too.
+fn refuse_late(spec: &VmSpec) -> QResult<()> {
+    let run = &spec.run;
+    first_refused(&[
+        (!spec.fsdevs.is_empty(), "-fsdev: file systems are not supported yet"),
+        (spec.display.spice.is_some(), "-spice: SPICE is not supported"),
+        (!spec.tpmdevs.is_empty(), "-tpmdev: TPM is not supported yet"),
+        (run.gdb.is_some(), "-gdb: the gdb stub is not supported yet"),
+        (!spec.display.vnc.is_empty(), "-vnc: VNC is not supported yet"),
+        (run.loadvm.is_some(), "-loadvm: snapshots of the machine are not supported yet"),
+        (run.dump_vmstate.is_some(), "-dump-vmstate: not supported yet"),
+    ])?;
+    let Some(uri) = &run.incoming else { return Ok(()) };
+    let known = ["tcp:", "unix:", "vsock:", "fd:", "exec:", "rdma:"];
+    if uri.text != "defer" && !known.iter().any(|k| uri.text.starts_with(k)) {
+        return Err(uri.loc.locate(qerr!("unknown migration protocol: {}", uri.text)));
+    }
+    Err(qerr!("-incoming: migration is not supported yet"))
+}
+
+fn first_refused(checks: &[(bool, &'static str)]) -> QResult<()> {
     match checks.iter().find(|(bad, _)| *bad) {
         Some((_, text)) => Err(QError::generic(*text)),
         None => Ok(()),

@@ -128,14 +128,24 @@ pub fn chroot(dir: &str) -> QResult<()> {
     Ok(())
 }
 
-/// Becomes `user` (a name, or `uid:gid`).
-pub fn run_as(user: &str) -> QResult<()> {
+/// uid and gid of `user` (a name, or `uid:gid`).
+///
+/// # Errors
+/// There is no such user.
+pub fn user_ids(user: &str) -> QResult<(u32, u32)> {
     let ids = match user.split_once(':') {
         Some((u, g)) => u.parse().ok().zip(g.parse().ok()),
         None => lookup(user),
     };
-    let (uid, gid): (u32, u32) =
-        ids.ok_or_else(|| qerr!("User \"{user}\" doesn't exist (and is not <uid>:<gid>)"))?;
+    ids.ok_or_else(|| qerr!("User \"{user}\" doesn't exist (and is not <uid>:<gid>)"))
+}
+
+/// Becomes `user`.
+///
+/// # Errors
+/// There is no such user, or this process may not become it.
+pub fn run_as(user: &str) -> QResult<()> {
+    let (uid, gid) = user_ids(user)?;
     // SAFETY: plain calls without pointers (an empty list is passed to setgroups).
     let ok = unsafe {
         libc::setgroups(0, std::ptr::null()) == 0 && libc::setgid(gid) == 0 && libc::setuid(uid) == 0

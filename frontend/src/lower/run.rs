@@ -91,6 +91,7 @@ pub fn incoming(cx: &mut Cx, arg: &Arg<'_>) -> Res {
 
 /// `-runas`.
 pub fn runas(cx: &mut Cx, arg: &Arg<'_>) -> Res {
+    at(&arg.loc, rqemu_machine::process::user_ids(arg.value))?;
     cx.spec.run.runas = word(arg);
     Ok(())
 }

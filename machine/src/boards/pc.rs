@@ -163,7 +163,7 @@ fn load_firmware(b: &mut Build<'_>, pci_mem: RegionId) -> QResult<()> {
     }
     let data = path.as_deref().and_then(|p: &Path| std::fs::read(p).ok());
     let Some(data) = data.filter(|d| !d.is_empty() && d.len() % 65536 == 0) else {
-        return Err(qerr!("could not load PC BIOS '{name}'"));
+        return Err(qerr!("qemu: could not load PC BIOS '{name}'").bare());
     };
     let size = data.len() as u64;
     let bios = b.m.new_ram("pc.bios", size, true, None)?;

@@ -179,7 +179,10 @@ impl Build<'_> {
             let data = match &f.source {
                 FwCfgSource::Text(t) => t.clone().into_bytes(),
                 FwCfgSource::File(path) => std::fs::read(path)
-                    .map_err(|e| f.loc.locate(qerr!("can't load {path}: {}", crate::error::strerror(&e))))?,
+                    .map_err(|e| {
+                        let text = crate::error::strerror(&e);
+                        f.loc.locate(qerr!("can't load {path}: Failed to open file “{path}”: {text}"))
+                    })?,
                 FwCfgSource::GenId(id) => return Err(f.loc.locate(qerr!("Cannot find object ID '{id}'"))),
             };
             out.push((f.name.clone(), data, f.loc.clone()));
@@ -196,14 +199,15 @@ impl Build<'_> {
             return Ok(Vec::new());
         }
         let read = |what: &str, path: &str| {
-            std::fs::read(path).map_err(|e| qerr!("qemu: {what} '{path}': {}", crate::error::strerror(&e)))
+            std::fs::read(path)
+                .map_err(|e| qerr!("qemu: {what}: {}", crate::error::strerror(&e)).bare())
         };
-        let image = read("could not open kernel file", kernel)?;
-        let initrd = f.initrd.as_ref().map(|p| read("error reading initrd", p)).transpose()?;
+        let image = read(&format!("could not open kernel file '{kernel}'"), kernel)?;
+        let initrd = f.initrd.as_ref().map(|p| read(&format!("error reading initrd {p}"), p)).transpose()?;
         let extra = crate::boards::microvm::kernel_arguments(self.m);
         let append = format!("{}{extra}", f.append.as_deref().unwrap_or(""));
         let linux = linux_boot::prepare(&image, &append, initrd, self.layout.below_4g)
-            .map_err(|e| qerr!("qemu: {e}"))?;
+            .map_err(|e| qerr!("qemu: {e}").bare())?;
         self.add_option_rom("linuxboot_dma.bin", 0);
         Ok(linux.into_items())
     }

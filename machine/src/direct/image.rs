@@ -54,7 +54,7 @@ impl Image {
     /// Opens and classifies. `Ok(None)`: a kernel that needs firmware (old Linux protocols, real-mode images).
     pub fn open(path: &str) -> QResult<Option<Self>> {
         let fail = |e: std::io::Error| {
-            qerr!("qemu: could not open kernel file '{path}': {}", crate::error::strerror(&e))
+            qerr!("qemu: could not open kernel file '{path}': {}", crate::error::strerror(&e)).bare()
         };
         let file = File::open(path).map_err(fail)?;
         let len = file.metadata().map_err(fail)?.len();

@@ -81,7 +81,7 @@ impl DirectBoot {
             (Some(list), ImageKind::Multiboot) => modules = multiboot::Module::open_list(list)?,
             (Some(path), _) => {
                 let fail = |e: std::io::Error| {
-                    qerr!("qemu: error reading initrd {path}: {}", crate::error::strerror(&e))
+                    qerr!("qemu: error reading initrd {path}: {}", crate::error::strerror(&e)).bare()
                 };
                 let f = File::open(path).map_err(fail)?;
                 let len = f.metadata().map_err(fail)?.len();
