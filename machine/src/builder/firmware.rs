@@ -195,7 +195,7 @@ impl Build<'_> {
         let spec = self.spec;
         let f = &spec.firmware;
         let Some(kernel) = &f.kernel else { return Ok(Vec::new()) };
-        if self.boots_directly() && DirectBoot::open(self.direct_spec(kernel)?)?.is_some() {
+        if self.direct_image(kernel)?.is_some() {
             return Ok(Vec::new());
         }
         let read = |what: &str, path: &str| {
@@ -231,6 +231,19 @@ impl Build<'_> {
         })
     }
 
+    /// The kernel, if it can be started without firmware: the user names none, and the kernel does not ask for a video
+    /// mode, which only its real-mode part sets. Without any firmware it starts in text mode.
+    fn direct_image(&self, kernel: &str) -> QResult<Option<DirectBoot>> {
+        const NORMAL: u16 = 0xffff;
+        if !self.boots_directly() {
+            return Ok(None);
+        }
+        let Some(image) = DirectBoot::open(self.direct_spec(kernel)?)? else { return Ok(None) };
+        let mode = linux_boot::video_mode(self.spec.firmware.append.as_deref().unwrap_or("")).unwrap_or(None);
+        let wants_mode = image.is_linux() && mode.is_some_and(|m| m != NORMAL);
+        Ok(Some(image).filter(|_| !wants_mode || self.firmware.is_none()))
+    }
+
     fn e820_config(&self) -> files::E820Config {
         let cpu = self.m.info.cpu;
         // Only boards with PCI keep the range free.
@@ -241,9 +254,7 @@ impl Build<'_> {
     /// Sets a boot without firmware up, if the kernel allows it and the user did not name a firmware.
     pub fn open_direct_boot(&mut self) -> QResult<()> {
         let Some(kernel) = self.spec.firmware.kernel.clone() else { return Ok(()) };
-        if self.boots_directly() {
-            self.m.direct_boot = DirectBoot::open(self.direct_spec(&kernel)?)?.map(Box::new);
-        }
+        self.m.direct_boot = self.direct_image(&kernel)?.map(Box::new);
         if self.m.direct_boot.is_none() && self.firmware.is_none() {
             return Err(qerr!("kernel '{kernel}' needs firmware, but none was found"));
         }
