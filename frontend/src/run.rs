@@ -108,6 +108,11 @@ fn connect_monitors(m: &mut MachineLock<'_>, monitors: &mut Monitors, spec: &VmS
         };
         made.map_err(|e| mon.loc.locate(e))?;
     }
+    if let Some(port) = &spec.run.gdb {
+        if let Some(chr) = port.chardev.as_deref().and_then(|c| m.chardevs.find(c)) {
+            m.start_gdb(chr).map_err(|e| port.loc.locate(e))?;
+        }
+    }
     if let Some(port) = &spec.run.qtest {
         if let Some(chr) = port.chardev.as_deref().and_then(|c| m.chardevs.find(c)) {
             m.start_qtest(chr, spec.run.qtest_log.as_deref()).map_err(|e| port.loc.locate(e))?;
@@ -131,6 +136,7 @@ fn finish(
         };
         printer.print(&Report::error(Loc::NONE, QError::generic(text)));
     }
+    m.gdb_exit(status.0);
     m.shut_down();
     drop(pidfile);
     Ok(status)
@@ -162,7 +168,6 @@ fn refuse_late(spec: &VmSpec) -> QResult<()> {
         (!spec.fsdevs.is_empty(), "-fsdev: file systems are not supported yet"),
         (spec.display.spice.is_some(), "-spice: SPICE is not supported"),
         (!spec.tpmdevs.is_empty(), "-tpmdev: TPM is not supported yet"),
-        (run.gdb.is_some(), "-gdb: the gdb stub is not supported yet"),
         (!spec.display.vnc.is_empty(), "-vnc: VNC is not supported yet"),
         (run.loadvm.is_some(), "-loadvm: snapshots of the machine are not supported yet"),
         (run.dump_vmstate.is_some(), "-dump-vmstate: not supported yet"),

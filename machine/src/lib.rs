@@ -16,6 +16,7 @@ pub mod direct;
 pub mod error;
 pub mod event_loop;
 pub mod firmware;
+pub mod gdb;
 pub mod irq;
 pub mod log;
 pub mod machine;

@@ -98,6 +98,12 @@ pub struct Machine {
     pub suspended_monitors: Vec<MonId>,
     /// Input that waits for the qtest server.
     pub qtest_inbox: Vec<u8>,
+    /// gdb stub.
+    pub gdb: Option<Box<crate::gdb::Gdb>>,
+    /// What has come for it.
+    pub gdb_inbox: VecDeque<crate::event_loop::MonInput>,
+    /// Why a vCPU stopped for the debugger.
+    pub debug_stop: Option<crate::accel::DebugStop>,
     /// The qtest server, if it was asked for.
     pub(crate) qtest: Option<Box<crate::qtest::Qtest>>,
     pub(crate) chr_again: Vec<CharId>,
@@ -170,6 +176,9 @@ impl Machine {
             monitor_inbox: VecDeque::new(),
             suspended_monitors: Vec::new(),
             qtest_inbox: Vec::new(),
+            gdb: None,
+            gdb_inbox: VecDeque::new(),
+            debug_stop: None,
             qtest: None,
             chr_again: Vec::new(),
             block: BlockGraph::new(),
@@ -498,6 +507,7 @@ impl Machine {
     pub fn has_pending_work(&self) -> bool {
         !self.monitor_inbox.is_empty()
             || !self.qtest_inbox.is_empty()
+            || !self.gdb_inbox.is_empty()
             || !self.chr_again.is_empty()
             || !self.net.again.is_empty()
             || self.run.requests.any()
@@ -506,12 +516,6 @@ impl Machine {
     /// CPUID leaf 1 EAX and EDX of the boot CPU.
     pub fn cpu_signature(&self) -> (u32, u32) {
         (self.info.cpu.signature, self.info.cpu.features)
-    }
-
-    /// Whether the chipset offers system management mode.
-    pub fn smm(&self) -> bool {
-        let pm = self.tree.by_class("PIIX4_PM").and_then(|n| n.props.get_prop("smm-enabled"));
-        pm.is_some_and(|p| p.value.as_bool() == Some(true))
     }
 
     /// Lets go of everything that outlives the process: image locks and unwritten data, sockets, terminals.

@@ -5,6 +5,7 @@ use super::Build;
 use crate::boards::{PcProps, SmbiosEntryPoint};
 use crate::device::{BusId, DevId};
 use crate::devices::chipset::fw_cfg::{FwCfg, FwCfgData};
+use crate::devices::chipset::piix4_pm::Piix4Pm;
 use crate::devices::legacy::hpet::Hpet;
 use crate::devices::legacy::rtc::cmos::{pc_cmos_init, CmosConfig, CmosDisk, DiskTranslation, FloppyKind};
 use crate::devices::legacy::rtc::Mc146818;
@@ -17,6 +18,7 @@ use crate::firmware::fw_cfg_files::{self as files, FixedItems};
 use crate::firmware::linux_boot;
 use crate::firmware::smbios::{self, SmbiosConfig};
 use crate::machine::Machine;
+use crate::pci::{Bar, BarKind};
 use crate::qom::is_a;
 use crate::spec::{DriveInterface, FwCfgSource, Media};
 use crate::{qerr, QResult};
@@ -287,9 +289,11 @@ fn acpi_files(
 }
 
 /// The ACPI tables of the machine as it is now.
-pub fn acpi_blobs(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiBlobs {
-    crate::boards::microvm::acpi_tables(m, cpus, maxcpus)
-        .unwrap_or_else(|| acpi::build(&acpi_config(m, layout, cpus, maxcpus)))
+pub fn acpi_blobs(m: &mut Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiBlobs {
+    match crate::boards::microvm::acpi_tables(m, cpus, maxcpus) {
+        Some(blobs) => blobs,
+        None => acpi::build(&acpi_config(m, layout, cpus, maxcpus)),
+    }
 }
 
 /// Local APIC id of the CPU with number `index`.
@@ -297,8 +301,46 @@ fn apic_id(m: &Machine, index: u32) -> u32 {
     m.cpu_setup.as_ref().map_or(index, |s| s.layout.apic_id_of(index))
 }
 
+/// Ranges of 64-bit BARs that lie above 4 GiB: first and last address of all of them.
+fn high_bars(m: &mut Machine) -> Option<(u64, u64)> {
+    let mut all: Option<(u64, u64)> = None;
+    for id in m.tree.ids() {
+        let ranges = m.with_dev(id, |d, _| {
+            let state = d.pci()?.state();
+            let one = |(i, bar): (usize, &Option<Bar>)| {
+                let bar = bar.as_ref().filter(|b| matches!(b.kind, BarKind::Mem64 | BarKind::Mem64Prefetch))?;
+                let at = state.bar_address(i).filter(|a| *a >= 1 << 32)?;
+                Some((at, at + (bar.size - 1)))
+            };
+            Some(state.bars().iter().enumerate().filter_map(one).collect::<Vec<_>>())
+        });
+        for (first, last) in ranges.flatten().unwrap_or_default() {
+            let (low, high) = all.unwrap_or((first, last));
+            all = Some((low.min(first), high.max(last)));
+        }
+    }
+    all
+}
+
+/// What the tables say of power management, as the device's properties and its registers have it.
+fn power_config(m: &mut Machine, cfg: &mut AcpiConfig) {
+    let Some(pm) = m.tree.by_class("PIIX4_PM").map(|n| n.id) else { return };
+    let value = |m: &Machine, name: &str| Some(m.tree.get(pm)?.props.get_prop(name)?.value);
+    let on = |m: &Machine, name: &str| value(m, name).and_then(|v| v.as_bool()) == Some(true);
+    let number = |m: &Machine, name: &str| value(m, name).and_then(|v| v.as_u64()).unwrap_or(0);
+    cfg.smm = on(m, "smm-enabled");
+    cfg.disable_s3 = number(m, "disable_s3") != 0;
+    cfg.disable_s4 = number(m, "disable_s4") != 0;
+    cfg.s4_val = number(m, "s4_val") as u8;
+    cfg.pcihp_root = on(m, "acpi-root-pci-hotplug");
+    cfg.pcihp_bridges = on(m, "acpi-pci-hotplug-with-bridge-support");
+    if let Some((base, _)) = m.with::<Piix4Pm, _>(pm, |p, _| p.pm_base()) {
+        cfg.pm_base = base;
+    }
+}
+
 /// Describes the machine as it is now.
-pub fn acpi_config(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiConfig {
+pub fn acpi_config(m: &mut Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiConfig {
     let node = |i: u32| m.numa.as_ref().and_then(|n| n.cpu_nodes.get(i as usize).copied());
     let entries =
         (0..maxcpus).map(|i| CpuEntry { apic_id: apic_id(m, i), present: i < cpus, node: node(i) }).collect();
@@ -306,7 +348,14 @@ pub fn acpi_config(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, max
     let pci = root.map(|b| pci_bus(m, b)).unwrap_or_default();
     let isa = isa_devices(m);
     let mut cfg = AcpiConfig::pc(entries, layout, pci, isa);
-    cfg.smm = m.smm();
+    power_config(m, &mut cfg);
+    let hole = m.tree.by_class("i440FX-pcihost").and_then(|n| n.props.get_prop("pci-hole64-size"));
+    if let Some(size) = hole.and_then(|p| p.value.as_u64()) {
+        let used = layout.above_4g_start.max(1 << 32) + layout.above_4g;
+        cfg.pci_hole64 = (size > 0).then(|| acpi::hole64(used, size, high_bars(m)));
+    }
+    let dma = m.tree.by_class("fw_cfg_io").and_then(|n| n.props.get_prop("dma_enabled"));
+    cfg.fw_cfg_dma = dma.is_none_or(|p| p.value.as_bool() != Some(false));
     cfg.vmgenid = m.tree.by_class("vmgenid").is_some();
     cfg.user_tables = m.info.acpi_tables.clone();
     cfg.numa = m.numa.as_ref().map(super::NumaState::acpi);

@@ -120,7 +120,7 @@ fn numa_nodes_are_contiguous_ram() {
     let n = m.numa.clone().unwrap();
     assert_eq!(n.distances, Some(vec![10, 20, 20, 10]));
     assert_eq!(n.cpu_nodes, [0, 1]);
-    let cfg = acpi_config(&m, RamLayout { below_4g: 64 << 20, ..RamLayout::default() }, 2, 2);
+    let cfg = acpi_config(&mut m, RamLayout { below_4g: 64 << 20, ..RamLayout::default() }, 2, 2);
     assert_eq!(cfg.numa.unwrap().node_memory, [32 << 20, 32 << 20]);
 }
 

@@ -467,7 +467,7 @@ impl Machine {
                 });
             }
             FrontendRef::Monitor(mon) => self.monitor_inbox.push_back((mon, MonInput::Writable)),
-            FrontendRef::Qtest => {}
+            FrontendRef::Qtest | FrontendRef::Gdb => {}
             FrontendRef::Mux(mux) => {
                 let all: Vec<_> = match self.chardevs.get(mux).map(|c| &c.kind) {
                     Some(Kind::Mux(m)) => m.frontends.iter().map(|f| f.0).collect(),
@@ -493,7 +493,7 @@ impl Machine {
                     16384
                 }
             }
-            FrontendRef::Qtest => 4096,
+            FrontendRef::Qtest | FrontendRef::Gdb => 4096,
             FrontendRef::Mux(id) => match self.chardevs.get(id).map(|c| &c.kind) {
                 Some(Kind::Mux(m)) => usize::from(m.has_room()),
                 _ => 0,
@@ -512,6 +512,7 @@ impl Machine {
             }
             FrontendRef::Monitor(mon) => self.monitor_inbox.push_back((mon, MonInput::Data(data.to_vec()))),
             FrontendRef::Qtest => self.qtest_inbox.extend_from_slice(data),
+            FrontendRef::Gdb => self.gdb_inbox.push_back(MonInput::Data(data.to_vec())),
             FrontendRef::Mux(id) => {
                 for b in data {
                     self.chr_mux_key(id, *b);
@@ -531,6 +532,10 @@ impl Machine {
             }
             FrontendRef::Monitor(mon) => {
                 self.monitor_inbox.push_back((mon, MonInput::Event(ev)));
+                self.wake_loop();
+            }
+            FrontendRef::Gdb => {
+                self.gdb_inbox.push_back(MonInput::Event(ev));
                 self.wake_loop();
             }
             FrontendRef::Qtest => {}
@@ -649,7 +654,7 @@ impl Machine {
                         self.chr_deliver(f, &buf[..n]);
                     }
                     // Monitors are served before more is read, so that the inbox stays small.
-                    if matches!(f, Some(FrontendRef::Monitor(_) | FrontendRef::Qtest)) {
+                    if matches!(f, Some(FrontendRef::Monitor(_) | FrontendRef::Qtest | FrontendRef::Gdb)) {
                         self.push_effect(crate::machine::Effect::Call(Box::new(move |m| m.chr_later(id))));
                         return;
                     }

@@ -4,6 +4,7 @@
 //! controllers after them (each slot would otherwise wait for a grace period), vCPUs last.
 
 mod caps;
+mod debug;
 mod irq;
 mod regs;
 mod slots;
@@ -22,7 +23,7 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Accel, IrqChip, MsiMessage};
+use super::{Accel, GuestDebug, IrqChip, MsiMessage};
 use crate::cpu::{BootRegs, CpuRegs};
 use crate::device::DevId;
 use crate::memory::{FlatMaps, Space};
@@ -390,6 +391,20 @@ impl Accel for KvmAccel {
     fn cpu_regs(&mut self, index: usize) -> Option<CpuRegs> {
         let control = self.control.clone()?;
         control.run_on(index, |v| v.downcast_mut::<KvmVcpu>().map(|v| regs::read(&v.fd)))?
+    }
+
+    fn set_cpu_regs(&mut self, index: usize, r: &CpuRegs) -> bool {
+        let Some(control) = self.control.clone() else { return false };
+        let regs = regs::general(r);
+        let set = move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| v.fd.set_regs(&regs).is_ok());
+        control.run_on(index, set).unwrap_or(false)
+    }
+
+    fn set_debug(&mut self, index: usize, debug: &GuestDebug) -> bool {
+        let Some(control) = self.control.clone() else { return false };
+        let debug = *debug;
+        let set = move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| debug::set(&v.fd, &debug));
+        control.run_on(index, set).unwrap_or(false)
     }
 
     fn nmi(&mut self, index: usize) -> bool {
