@@ -47,6 +47,9 @@ pub static MICROVM: MachineType = MachineType {
         ..MachineDefaults::default()
     },
     compat: &[],
+    prefer_sockets: false,
+    keeps_amd_hole: false,
+    pci_root_uid: 0,
     props: || Box::new(MicrovmProps::default()),
     init,
 };

@@ -19,8 +19,8 @@ use crate::qom::{OnOffAuto, PropInput};
 use crate::spec::MachineDefaults;
 use crate::{qerr, QResult};
 
-/// `pc-i440fx-7.2`.
-pub static PC_7_2: MachineType = MachineType {
+/// `pc-i440fx-7.2`; older versions are made from it.
+pub(super) const PC: MachineType = MachineType {
     name: "pc-i440fx-7.2",
     alias: Some("pc"),
     desc: "Standard PC (i440FX + PIIX, 1996)",
@@ -34,9 +34,15 @@ pub static PC_7_2: MachineType = MachineType {
     acpi: true,
     defaults: MachineDefaults::default,
     compat: &[],
+    prefer_sockets: false,
+    keeps_amd_hole: true,
+    pci_root_uid: 0,
     props: || Box::new(PcProps::default()),
     init,
 };
+
+/// The current version.
+pub static PC_7_2: MachineType = PC;
 
 /// What the phases of the board hand on.
 struct Pc {

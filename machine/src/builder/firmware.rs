@@ -248,8 +248,7 @@ impl Build<'_> {
 
     fn e820_config(&self) -> files::E820Config {
         let cpu = self.m.info.cpu;
-        // Only boards with PCI keep the range free.
-        let amd_cpu = cpu.amd && !self.is_microvm();
+        let amd_cpu = cpu.amd && self.kind.keeps_amd_hole;
         files::E820Config { amd_cpu, phys_bits: cpu.phys_bits, kvm: self.m.accel.name() == "kvm" }
     }
 
@@ -356,6 +355,7 @@ pub fn acpi_config(m: &mut Machine, layout: crate::boards::RamLayout, cpus: u32,
     }
     let dma = m.tree.by_class("fw_cfg_io").and_then(|n| n.props.get_prop("dma_enabled"));
     cfg.fw_cfg_dma = dma.is_none_or(|p| p.value.as_bool() != Some(false));
+    cfg.pci_root_uid = m.board.as_ref().map_or(0, |b| b.kind.pci_root_uid);
     cfg.vmgenid = m.tree.by_class("vmgenid").is_some();
     cfg.user_tables = m.info.acpi_tables.clone();
     cfg.numa = m.numa.as_ref().map(super::NumaState::acpi);

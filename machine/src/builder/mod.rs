@@ -256,7 +256,7 @@ fn apply_run_options(m: &mut Machine, spec: &VmSpec) {
 }
 
 fn globals(m: &mut Machine, spec: &VmSpec, kind: &MachineType) {
-    let compat = kind.compat.iter().map(|(d, p, v)| crate::device::GlobalProp {
+    let compat = kind.compat.iter().copied().flatten().map(|(d, p, v)| crate::device::GlobalProp {
         driver: (*d).into(),
         property: (*p).into(),
         value: (*v).into(),
