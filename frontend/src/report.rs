@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rqemu_machine::spec::{text, Loc};
 use rqemu_machine::error::Prefix;
+use rqemu_machine::spec::{text, Loc};
 use rqemu_machine::QError;
 
 /// How grave a message is.

@@ -148,6 +148,9 @@ fn refuse_unsupported(spec: &VmSpec) -> QResult<()> {
     let audio = |a: &rqemu_machine::spec::OptsSpec| a.props.get_str("driver") != Some("none");
     first_refused(&[
         (run.preconfig, "--preconfig: not supported yet"),
+        (run.win2k_hack, "-win2k-hack: not supported"),
+        (run.only_migratable, "-only-migratable: migration is not supported yet"),
+        (run.seed.is_some(), "-seed: not supported yet"),
         (run.async_teardown, "-async-teardown: not supported yet"),
         (!run.fds.is_empty(), "-add-fd: sets of descriptors are not supported yet"),
         (!spec.iscsi.is_empty(), "-iscsi: iSCSI is not supported"),

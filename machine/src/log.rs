@@ -40,8 +40,8 @@ impl Log {
         }
         if let Some(name) = &spec.file {
             let name = file_name(name)?;
-            let file = File::create(&name)
-                .map_err(|e| qerr!("Error opening logfile {name}: {}", strerror(&e)))?;
+            let file =
+                File::create(&name).map_err(|e| qerr!("Error opening logfile {name}: {}", strerror(&e)))?;
             *log.file.lock() = Some(file);
         }
         log.items.store(items, Ordering::Relaxed);

@@ -212,7 +212,10 @@ mod tests {
         drop(p);
         assert!(!path.exists());
         let e = PidFile::create("/nonexistent/p").err().unwrap();
-        assert_eq!(e.desc, "cannot create PID file: Could not create '/nonexistent/p': No such file or directory");
+        assert_eq!(
+            e.desc,
+            "cannot create PID file: Could not create '/nonexistent/p': No such file or directory"
+        );
     }
 
     #[test]

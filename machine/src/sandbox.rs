@@ -52,14 +52,11 @@ mod arch {
     /// AUDIT_ARCH_X86_64.
     pub const AUDIT: u32 = 0xc000_003e;
     /// `obsolete=deny`.
-    pub const OBSOLETE: &[libc::c_long] = &[
-        libc::SYS__sysctl,
-        libc::SYS_sysfs,
-        libc::SYS_uselib,
-        libc::SYS_ustat,
-    ];
+    pub const OBSOLETE: &[libc::c_long] =
+        &[libc::SYS__sysctl, libc::SYS_sysfs, libc::SYS_uselib, libc::SYS_ustat];
     /// `spawn=deny`, besides `clone` without `CLONE_THREAD`.
-    pub const SPAWN: &[libc::c_long] = &[libc::SYS_fork, libc::SYS_vfork, libc::SYS_execve, libc::SYS_execveat];
+    pub const SPAWN: &[libc::c_long] =
+        &[libc::SYS_fork, libc::SYS_vfork, libc::SYS_execve, libc::SYS_execveat];
 }
 
 #[cfg(target_arch = "aarch64")]

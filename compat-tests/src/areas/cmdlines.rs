@@ -139,9 +139,9 @@ fn difference(a: &Seen, b: &Seen) -> Option<String> {
                 .or_else(|| compare::first("query-pci", p, q).map(|d| format!("PCI: {d}")))
                 .or_else(|| compare::first("query-status", s, r).map(|d| format!("status: {d}")))
         }
-        (Seen::Ended { exit: x, stderr: e }, Seen::Ended { exit: y, stderr: f }) => {
-            (x != y).then(|| format!("{x:?} | qemu {y:?}")).or_else(|| compare::first_line(&errors::refusal(e), &errors::refusal(f)))
-        }
+        (Seen::Ended { exit: x, stderr: e }, Seen::Ended { exit: y, stderr: f }) => (x != y)
+            .then(|| format!("{x:?} | qemu {y:?}"))
+            .or_else(|| compare::first_line(&errors::refusal(e), &errors::refusal(f))),
         (Seen::Ended { exit, stderr }, Seen::Started { .. }) => {
             Some(format!("does not start: {exit:?} {}", stderr.trim()))
         }

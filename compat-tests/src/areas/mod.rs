@@ -38,7 +38,8 @@ impl Sides {
 pub fn with_accel(words: Vec<String>) -> Vec<String> {
     let chosen = |w: &String| {
         let option = w.starts_with('-').then(|| w.trim_start_matches('-'));
-        option.is_some_and(|o| ["accel", "enable-kvm", "no-kvm", "icount"].contains(&o)) || w.contains("accel=")
+        option.is_some_and(|o| ["accel", "enable-kvm", "no-kvm", "icount"].contains(&o))
+            || w.contains("accel=")
     };
     if words.is_empty() || words.iter().any(chosen) {
         return words;

@@ -99,6 +99,7 @@ pub static MACHINES: &[&MachineType] = &[
     &versions::PC_5_1,
     &versions::PC_5_0,
     &versions::PC_4_2,
+    &versions::PC_4_1,
     &none::NONE,
 ];
 

@@ -13,8 +13,7 @@ macro_rules! virtio {
     };
 }
 
-const BEFORE_7_2: &[Compat] =
-    virtio!("queue_reset", "false", ("virtio-rng-pci", "vectors", "0"));
+const BEFORE_7_2: &[Compat] = virtio!("queue_reset", "false", ("virtio-rng-pci", "vectors", "0"));
 const BEFORE_7_0: &[Compat] = &[("PIIX4_PM", "x-not-migrate-acpi-index", "on")];
 const BEFORE_6_2: &[Compat] = &[
     ("x86_64-cpu", "hv-version-id-build", "7100"),
@@ -64,6 +63,8 @@ const BEFORE_5_0: &[Compat] = virtio!(
     ("fw_cfg_io", "acpi-mr-restore", "false"),
 );
 
+const BEFORE_4_2: &[Compat] = &[("virtio-pci", "x-pcie-flr-init", "off")];
+
 /// A version older than [`PC`].
 const fn older(name: &'static str, compat: &'static [&'static [Compat]]) -> MachineType {
     MachineType { name, alias: None, is_default: false, compat, ..PC }
@@ -72,18 +73,69 @@ const fn older(name: &'static str, compat: &'static [&'static [Compat]]) -> Mach
 /// `pc-i440fx-7.1`.
 pub static PC_7_1: MachineType = older("pc-i440fx-7.1", &[BEFORE_7_2]);
 /// `pc-i440fx-7.0`.
-pub static PC_7_0: MachineType = MachineType { keeps_amd_hole: false, ..older("pc-i440fx-7.0", &[BEFORE_7_2]) };
+pub static PC_7_0: MachineType =
+    MachineType { keeps_amd_hole: false, ..older("pc-i440fx-7.0", &[BEFORE_7_2]) };
 /// `pc-i440fx-6.2`.
-pub static PC_6_2: MachineType = MachineType { keeps_amd_hole: false, ..older("pc-i440fx-6.2", &[BEFORE_7_2, BEFORE_7_0]) };
+pub static PC_6_2: MachineType =
+    MachineType { keeps_amd_hole: false, ..older("pc-i440fx-6.2", &[BEFORE_7_2, BEFORE_7_0]) };
 /// `pc-i440fx-6.1`.
-pub static PC_6_1: MachineType = MachineType { keeps_amd_hole: false, prefer_sockets: true, ..older("pc-i440fx-6.1", &[BEFORE_7_2, BEFORE_7_0, BEFORE_6_2]) };
+pub static PC_6_1: MachineType = MachineType {
+    keeps_amd_hole: false,
+    prefer_sockets: true,
+    ..older("pc-i440fx-6.1", &[BEFORE_7_2, BEFORE_7_0, BEFORE_6_2])
+};
 /// `pc-i440fx-6.0`.
-pub static PC_6_0: MachineType = MachineType { keeps_amd_hole: false, prefer_sockets: true, ..older("pc-i440fx-6.0", &[BEFORE_7_2, BEFORE_7_0, BEFORE_6_2, BEFORE_6_1]) };
+pub static PC_6_0: MachineType = MachineType {
+    keeps_amd_hole: false,
+    prefer_sockets: true,
+    ..older("pc-i440fx-6.0", &[BEFORE_7_2, BEFORE_7_0, BEFORE_6_2, BEFORE_6_1])
+};
 /// `pc-i440fx-5.2`.
-pub static PC_5_2: MachineType = MachineType { keeps_amd_hole: false, prefer_sockets: true, ..older("pc-i440fx-5.2", &[BEFORE_7_2, BEFORE_7_0, BEFORE_6_2, BEFORE_6_1, BEFORE_6_0]) };
+pub static PC_5_2: MachineType = MachineType {
+    keeps_amd_hole: false,
+    prefer_sockets: true,
+    ..older("pc-i440fx-5.2", &[BEFORE_7_2, BEFORE_7_0, BEFORE_6_2, BEFORE_6_1, BEFORE_6_0])
+};
 /// `pc-i440fx-5.1`.
-pub static PC_5_1: MachineType = MachineType { keeps_amd_hole: false, prefer_sockets: true, pci_root_uid: 1, ..older("pc-i440fx-5.1", &[BEFORE_7_2, BEFORE_7_0, BEFORE_6_2, BEFORE_6_1, BEFORE_6_0, BEFORE_5_2]) };
+pub static PC_5_1: MachineType = MachineType {
+    keeps_amd_hole: false,
+    prefer_sockets: true,
+    pci_root_uid: 1,
+    ..older("pc-i440fx-5.1", &[BEFORE_7_2, BEFORE_7_0, BEFORE_6_2, BEFORE_6_1, BEFORE_6_0, BEFORE_5_2])
+};
 /// `pc-i440fx-5.0`.
-pub static PC_5_0: MachineType = MachineType { keeps_amd_hole: false, prefer_sockets: true, pci_root_uid: 1, numa_mem_supported: true, ..older("pc-i440fx-5.0", &[BEFORE_7_2, BEFORE_7_0, BEFORE_6_2, BEFORE_6_1, BEFORE_6_0, BEFORE_5_2, BEFORE_5_1]) };
+pub static PC_5_0: MachineType = MachineType {
+    keeps_amd_hole: false,
+    prefer_sockets: true,
+    pci_root_uid: 1,
+    numa_mem_supported: true,
+    ..older(
+        "pc-i440fx-5.0",
+        &[BEFORE_7_2, BEFORE_7_0, BEFORE_6_2, BEFORE_6_1, BEFORE_6_0, BEFORE_5_2, BEFORE_5_1],
+    )
+};
 /// `pc-i440fx-4.2`.
-pub static PC_4_2: MachineType = MachineType { keeps_amd_hole: false, prefer_sockets: true, pci_root_uid: 1, numa_mem_supported: true, ..older("pc-i440fx-4.2", &[BEFORE_7_2, BEFORE_7_0, BEFORE_6_2, BEFORE_6_1, BEFORE_6_0, BEFORE_5_2, BEFORE_5_1, BEFORE_5_0]) };
+pub static PC_4_2: MachineType = MachineType {
+    keeps_amd_hole: false,
+    prefer_sockets: true,
+    pci_root_uid: 1,
+    numa_mem_supported: true,
+    ..older(
+        "pc-i440fx-4.2",
+        &[BEFORE_7_2, BEFORE_7_0, BEFORE_6_2, BEFORE_6_1, BEFORE_6_0, BEFORE_5_2, BEFORE_5_1, BEFORE_5_0],
+    )
+};
+/// `pc-i440fx-4.1`.
+pub static PC_4_1: MachineType = MachineType {
+    keeps_amd_hole: false,
+    prefer_sockets: true,
+    pci_root_uid: 1,
+    numa_mem_supported: true,
+    ..older(
+        "pc-i440fx-4.1",
+        &[
+            BEFORE_7_2, BEFORE_7_0, BEFORE_6_2, BEFORE_6_1, BEFORE_6_0, BEFORE_5_2, BEFORE_5_1, BEFORE_5_0,
+            BEFORE_4_2,
+        ],
+    )
+};

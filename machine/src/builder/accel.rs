@@ -13,12 +13,7 @@ use crate::spec::{AccelOrigin, AccelSpec, Topology, VmSpec};
 use crate::{qerr, QError, QResult};
 
 /// Tries the accelerators in order.
-pub fn select(
-    m: &mut Machine,
-    spec: &VmSpec,
-    topo: Topology,
-    messages: &mut dyn Messages,
-) -> QResult<()> {
+pub fn select(m: &mut Machine, spec: &VmSpec, topo: Topology, messages: &mut dyn Messages) -> QResult<()> {
     let mut failed = None;
     for a in &candidates(spec) {
         match one(m, a, spec, topo) {

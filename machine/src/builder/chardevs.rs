@@ -35,12 +35,10 @@ impl Build<'_> {
                 let e = loc.locate(qerr!("cannot use stdio with -daemonize"));
                 return Err(port_error(self.spec, c, e, messages));
             }
-            let made = self
-                .m
-                .add_chardev(c, &mut |text| match loc.as_str() {
-                    Some(l) => messages.info(&format!("{l}: {text}")),
-                    None => messages.info(&text),
-                });
+            let made = self.m.add_chardev(c, &mut |text| match loc.as_str() {
+                Some(l) => messages.info(&format!("{l}: {text}")),
+                None => messages.info(&text),
+            });
             let id = match made {
                 Ok(id) => id,
                 Err(e) => return Err(port_error(self.spec, c, loc.locate(e), messages)),

@@ -180,11 +180,10 @@ impl Build<'_> {
         for f in &self.spec.fw_cfg {
             let data = match &f.source {
                 FwCfgSource::Text(t) => t.clone().into_bytes(),
-                FwCfgSource::File(path) => std::fs::read(path)
-                    .map_err(|e| {
-                        let text = crate::error::strerror(&e);
-                        f.loc.locate(qerr!("can't load {path}: Failed to open file “{path}”: {text}"))
-                    })?,
+                FwCfgSource::File(path) => std::fs::read(path).map_err(|e| {
+                    let text = crate::error::strerror(&e);
+                    f.loc.locate(qerr!("can't load {path}: Failed to open file “{path}”: {text}"))
+                })?,
                 FwCfgSource::GenId(id) => return Err(f.loc.locate(qerr!("Cannot find object ID '{id}'"))),
             };
             out.push((f.name.clone(), data, f.loc.clone()));
@@ -201,13 +200,15 @@ impl Build<'_> {
             return Ok(Vec::new());
         }
         let read = |what: &str, path: &str| {
-            std::fs::read(path)
-                .map_err(|e| qerr!("qemu: {what}: {}", crate::error::strerror(&e)).bare())
+            std::fs::read(path).map_err(|e| qerr!("qemu: {what}: {}", crate::error::strerror(&e)).bare())
         };
         let image = read(&format!("could not open kernel file '{kernel}'"), kernel)?;
         let initrd = f.initrd.as_ref().map(|p| read(&format!("error reading initrd {p}"), p)).transpose()?;
         let extra = crate::boards::microvm::kernel_arguments(self.m);
         let append = format!("{}{extra}", f.append.as_deref().unwrap_or(""));
+        if image.starts_with(b"\x7fELF") {
+            return Err(qerr!("'{kernel}': the firmware that was asked for starts Linux images only"));
+        }
         let linux = linux_boot::prepare(&image, &append, initrd, self.layout.below_4g)
             .map_err(|e| qerr!("qemu: {e}").bare())?;
         self.add_option_rom("linuxboot_dma.bin", 0);
@@ -307,7 +308,8 @@ fn high_bars(m: &mut Machine) -> Option<(u64, u64)> {
         let ranges = m.with_dev(id, |d, _| {
             let state = d.pci()?.state();
             let one = |(i, bar): (usize, &Option<Bar>)| {
-                let bar = bar.as_ref().filter(|b| matches!(b.kind, BarKind::Mem64 | BarKind::Mem64Prefetch))?;
+                let bar =
+                    bar.as_ref().filter(|b| matches!(b.kind, BarKind::Mem64 | BarKind::Mem64Prefetch))?;
                 let at = state.bar_address(i).filter(|a| *a >= 1 << 32)?;
                 Some((at, at + (bar.size - 1)))
             };

@@ -44,9 +44,9 @@ pub fn open(spec: &ChardevSpec, warn: &mut dyn FnMut(String)) -> QResult<Box<dyn
         ChardevBackend::Pipe { path } => {
             Box::new(FdPair::pipe(path).map_err(|e| qerr!("Could not open '{path}': {}", strerror(&e)))?)
         }
-        ChardevBackend::Serial { device } => {
-            Box::new(FdPair::serial(device).map_err(|e| qerr!("Could not open '{device}': {}", strerror(&e)))?)
-        }
+        ChardevBackend::Serial { device } => Box::new(
+            FdPair::serial(device).map_err(|e| qerr!("Could not open '{device}': {}", strerror(&e)))?,
+        ),
         ChardevBackend::Pty => {
             Box::new(Pty::new().map_err(|e| qerr!("Failed to create PTY: {}", strerror(&e)))?)
         }

@@ -302,7 +302,8 @@ impl Gdb {
     }
 
     fn write_one(&mut self, m: &mut Machine, args: &str) -> String {
-        let parts = args.split_once('=').and_then(|(i, v)| Some((usize::from_str_radix(i, 16).ok()?, from_hex(v)?)));
+        let parts =
+            args.split_once('=').and_then(|(i, v)| Some((usize::from_str_radix(i, 16).ok()?, from_hex(v)?)));
         let (Some((index, value)), Some(mut r)) = (parts, m.accel.cpu_regs(self.cpu)) else {
             return BAD_REQUEST.into();
         };
@@ -310,7 +311,8 @@ impl Gdb {
     }
 
     fn read_memory(&mut self, m: &mut Machine, args: &str) -> String {
-        let Some((addr, len)) = address_and_length(args).filter(|(_, n)| *n <= packet::MAX_PACKET as u64 / 2) else {
+        let Some((addr, len)) = address_and_length(args).filter(|(_, n)| *n <= packet::MAX_PACKET as u64 / 2)
+        else {
             return BAD_REQUEST.into();
         };
         let mut buf = vec![0; len as usize];

@@ -50,7 +50,9 @@ impl Points {
 
     /// Removes one; `false`: there is none.
     pub fn remove_hardware(&mut self, kind: u8, addr: u64) -> bool {
-        let Some(i) = self.hardware.iter().position(|(k, p)| *k == kind && p.addr == addr) else { return false };
+        let Some(i) = self.hardware.iter().position(|(k, p)| *k == kind && p.addr == addr) else {
+            return false;
+        };
         self.hardware.remove(i);
         true
     }

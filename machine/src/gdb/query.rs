@@ -44,9 +44,9 @@ pub fn answer(g: &mut Gdb, m: &mut MachineLock<'_>, host: &mut dyn MonitorHost, 
 /// `features:read:target.xml:offset,length`.
 fn features(args: &str) -> String {
     let Some(range) = args.strip_prefix("features:read:target.xml:") else { return "E00".into() };
-    let numbers = range.split_once(',').and_then(|(o, l)| {
-        Some((usize::from_str_radix(o, 16).ok()?, usize::from_str_radix(l, 16).ok()?))
-    });
+    let numbers = range
+        .split_once(',')
+        .and_then(|(o, l)| Some((usize::from_str_radix(o, 16).ok()?, usize::from_str_radix(l, 16).ok()?)));
     let Some((offset, len)) = numbers else { return BAD_REQUEST.into() };
     let xml = regs::target_xml();
     let rest = xml.get(offset.min(xml.len())..).unwrap_or("");

@@ -142,7 +142,10 @@ impl KvmAccel {
             | kvm_bindings::KVM_X86_DISABLE_EXITS_HLT
             | kvm_bindings::KVM_X86_DISABLE_EXITS_PAUSE
             | kvm_bindings::KVM_X86_DISABLE_EXITS_CSTATE;
-        let mut cap = kvm_bindings::kvm_enable_cap { cap: kvm_bindings::KVM_CAP_X86_DISABLE_EXITS, ..Default::default() };
+        let mut cap = kvm_bindings::kvm_enable_cap {
+            cap: kvm_bindings::KVM_CAP_X86_DISABLE_EXITS,
+            ..Default::default()
+        };
         cap.args[0] = u64::from(can.max(0) as u32 & all);
         self.vm.enable_cap(&cap).map_err(|e| {
             let text = crate::error::strerror(&std::io::Error::from(e));
@@ -396,14 +399,16 @@ impl Accel for KvmAccel {
     fn set_cpu_regs(&mut self, index: usize, r: &CpuRegs) -> bool {
         let Some(control) = self.control.clone() else { return false };
         let regs = regs::general(r);
-        let set = move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| v.fd.set_regs(&regs).is_ok());
+        let set =
+            move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| v.fd.set_regs(&regs).is_ok());
         control.run_on(index, set).unwrap_or(false)
     }
 
     fn set_debug(&mut self, index: usize, debug: &GuestDebug) -> bool {
         let Some(control) = self.control.clone() else { return false };
         let debug = *debug;
-        let set = move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| debug::set(&v.fd, &debug));
+        let set =
+            move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| debug::set(&v.fd, &debug));
         control.run_on(index, set).unwrap_or(false)
     }
 
