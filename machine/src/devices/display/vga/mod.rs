@@ -73,7 +73,9 @@ pub struct VgaCore {
     /// Blinking text cursor: whether it is shown, and the virtual time when that changes.
     cursor_shown: bool,
     cursor_toggle_ns: i64,
-    /// The picture shown last, which stays while the screen is switched off.
+    /// The last picture was of a text mode.
+    showed_text: bool,
+    /// Size of the picture shown last, which stays while the screen is switched off.
     last_size: Option<(u32, u32)>,
     edid: Option<Box<[u8]>>,
     /// Alias of video memory over the linear part of the legacy window; `None` without legacy ranges.
@@ -102,6 +104,7 @@ impl VgaCore {
             big_endian: false,
             cursor_shown: false,
             cursor_toggle_ns: 0,
+            showed_text: false,
             last_size: None,
             edid: None,
             linear: None,
@@ -159,6 +162,11 @@ impl VgaCore {
         self.big_endian = false;
         self.last_size = None;
         self.update_window(cx);
+    }
+
+    /// Sequencer register `i` as it applies.
+    fn sr(&self, i: usize) -> u8 {
+        self.dispi.sequencer(&self.regs).get(i).copied().unwrap_or(0)
     }
 
     /// Maps video memory over the part of the legacy window that is linear now.
