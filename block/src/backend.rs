@@ -28,6 +28,21 @@ pub enum OnError {
     Auto,
 }
 
+impl OnError {
+    /// What this policy says about a failed request. A device whose own `rerror`/`werror` property is set uses that,
+    /// else the drive's ([`BlockBackend::error_action`]).
+    pub fn action(self, is_read: bool, error: Errno) -> ErrorAction {
+        match self {
+            OnError::Ignore => ErrorAction::Ignore,
+            OnError::Stop => ErrorAction::Stop,
+            OnError::Report => ErrorAction::Report,
+            OnError::Auto if is_read => ErrorAction::Report,
+            OnError::Enospc | OnError::Auto if error == Errno::ENOSPC => ErrorAction::Stop,
+            OnError::Enospc | OnError::Auto => ErrorAction::Report,
+        }
+    }
+}
+
 /// The decision for one failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorAction {
@@ -197,6 +212,7 @@ impl BlockBackend {
         }
         if let Some(m) = &*self.0.medium.load() {
             let (want, shared) = Self::perms(&a);
+            m.edge.rename(Self::user(who));
             m.edge.set(want, shared)?;
         }
         *slot = Some((who.into(), a));
@@ -216,6 +232,10 @@ impl BlockBackend {
     /// Who uses the drive.
     pub fn attached_to(&self) -> Option<String> {
         self.0.attach.lock().as_ref().map(|(w, _)| w.clone())
+    }
+
+    fn user(who: &str) -> String {
+        format!("block device '{who}'")
     }
 
     fn idle_perm(&self) -> u8 {
@@ -244,7 +264,9 @@ impl BlockBackend {
         if self.has_medium() {
             return Err(BlockError::text(format!("There already is a medium in device '{}'", self.0.name)));
         }
-        let (want, shared) = match &*self.0.attach.lock() {
+        let slot = self.0.attach.lock();
+        let user = Self::user(slot.as_ref().map_or(self.name(), |(who, _)| who));
+        let (want, shared) = match &*slot {
             Some((_, a)) => {
                 // A read-only medium in a writable drive is fine (floppy): ask only for what it can give.
                 let a = Attach { read_only: a.read_only || node.info.read_only, ..*a };
@@ -252,7 +274,7 @@ impl BlockBackend {
             }
             None => (self.idle_perm(), perm::ALL),
         };
-        let edge = Edge::new(node, &self.0.name, "root", want, shared)?;
+        let edge = Edge::new(node, &user, "root", want, shared)?;
         self.0.medium.store(Some(Arc::new(Medium { node: node.clone(), edge })));
         Ok(())
     }
@@ -383,14 +405,6 @@ impl BlockBackend {
 
     /// What `rerror`/`werror` say about a failed request.
     pub fn error_action(&self, is_read: bool, error: Errno) -> ErrorAction {
-        let policy = if is_read { self.0.opts.rerror } else { self.0.opts.werror };
-        match policy {
-            OnError::Ignore => ErrorAction::Ignore,
-            OnError::Stop => ErrorAction::Stop,
-            OnError::Report => ErrorAction::Report,
-            OnError::Auto if is_read => ErrorAction::Report,
-            OnError::Enospc | OnError::Auto if error == Errno::ENOSPC => ErrorAction::Stop,
-            OnError::Enospc | OnError::Auto => ErrorAction::Report,
-        }
+        if is_read { self.0.opts.rerror } else { self.0.opts.werror }.action(is_read, error)
     }
 }

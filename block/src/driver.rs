@@ -19,6 +19,11 @@ pub mod perm {
     /// Everything.
     pub const ALL: u8 = 15;
 
+    /// The names of all set bits.
+    pub fn names(bits: u8) -> String {
+        (0..4).map(|n| 1u8 << n).filter(|b| bits & b != 0).map(name).collect::<Vec<_>>().join(", ")
+    }
+
     /// The name that error texts use for the lowest set bit.
     pub fn name(bit: u8) -> &'static str {
         match bit.trailing_zeros() {

@@ -78,16 +78,19 @@ pub enum BlockError {
         file: String,
     },
     /// The graph itself does not allow a second use of a node.
-    #[error("Conflicts with use by {user} as '{role}', which does not allow '{perm}' on {node}")]
+    #[error(
+        "Permission conflict on node '{node}': permissions '{perms}' are both required by {needs} and unshared by \
+         {denies}."
+    )]
     Conflict {
-        /// Who has it.
-        user: String,
-        /// In which role.
-        role: String,
-        /// What is not allowed.
-        perm: &'static str,
         /// Node name.
         node: String,
+        /// Permissions in QEMU's words, separated by `, `.
+        perms: String,
+        /// Who uses them.
+        needs: String,
+        /// Who excludes them.
+        denies: String,
     },
     /// Writing was asked of a read-only node.
     #[error("Block node is read-only")]

@@ -239,21 +239,19 @@ impl Node {
     }
 
     fn conflict(&self, users: &[Use], id: u64, want: u8, shared: u8) -> Option<BlockError> {
+        let describe = |u: &Use| format!("{} (uses node '{}' as '{}' child)", u.user, self.info.name, u.role);
+        let me = users.iter().find(|u| u.id == id)?;
         for u in users.iter().filter(|u| u.id != id) {
-            let clash = (want & !u.shared) | (u.perm & !shared);
-            if clash == 0 {
-                continue;
-            }
-            let (bits, user, role) = if want & !u.shared != 0 {
-                (want & !u.shared, u.user.clone(), u.role.clone())
-            } else {
-                (u.perm & !shared, u.user.clone(), u.role.clone())
+            let (bits, needs, denies) = match (u.perm & !shared, want & !u.shared) {
+                (0, 0) => continue,
+                (0, bits) => (bits, me, u),
+                (bits, _) => (bits, u, me),
             };
             return Some(BlockError::Conflict {
-                user,
-                role,
-                perm: perm::name(bits),
                 node: self.info.name.clone(),
+                perms: perm::names(bits),
+                needs: describe(needs),
+                denies: describe(denies),
             });
         }
         None
@@ -302,7 +300,7 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Starts to use `node`. Fails if other uses, here or in another process, do not allow `want` or need what
+    /// Starts to use `node`. `user` is `node 'NAME'` or `block device 'NAME'`, for error texts. Fails if other uses, here or in another process, do not allow `want` or need what
     /// `shared` excludes.
     pub fn new(node: &Arc<Node>, user: &str, role: &str, want: u8, shared: u8) -> Result<Edge> {
         let id = node.next_use.fetch_add(1, Relaxed);
@@ -316,6 +314,13 @@ impl Edge {
     /// Changes the permissions.
     pub fn set(&self, want: u8, shared: u8) -> Result<()> {
         self.node.set_use(self.id, want, shared)
+    }
+
+    /// Changes how the user is called in error texts.
+    pub(crate) fn rename(&self, user: String) {
+        if let Some(u) = self.node.users.lock().iter_mut().find(|u| u.id == self.id) {
+            u.user = user;
+        }
     }
 
     /// The node used.

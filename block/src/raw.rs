@@ -87,12 +87,13 @@ impl Driver for RawDriver {
     }
 
     fn discard(&self, off: u64, len: u64) -> IoResult {
-        self.below().discard(self.offset + off, len)
+        self.file.node().run(Op::Discard, self.offset + off, len, &[])
     }
 
     fn write_zeroes(&self, off: u64, len: u64, unmap: bool) -> IoResult {
-        self.file.node().wrote(Op::WriteZeroes { unmap, fua: false }, self.offset + off, len);
-        self.below().write_zeroes(self.offset + off, len, unmap)
+        let node = self.file.node();
+        let op = Op::WriteZeroes { unmap: unmap && node.info.unmap, fua: false };
+        node.run(op, self.offset + off, len, &[])
     }
 
     fn truncate(&self, len: u64) -> Result<()> {

@@ -221,3 +221,40 @@ fn damaged_headers_are_refused_as_by_qemu() {
     }
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
+
+#[test]
+fn graph_rules_are_qemus() {
+    let dir = tempfile::tempdir().unwrap();
+    let p = |n: &str| dir.path().join(n).to_str().unwrap().to_owned();
+    std::fs::write(p("r.img"), vec![0u8; 65536]).unwrap();
+    std::fs::write(p("w.img"), vec![0u8; 65536]).unwrap();
+    let graph = BlockGraph::new();
+    graph.blockdev_add(json!({"driver": "file", "node-name": "f", "filename": p("r.img")})).unwrap();
+    graph.blockdev_add(json!({"driver": "raw", "node-name": "r", "file": "f"})).unwrap();
+    assert_eq!(graph.blockdev_del("f").unwrap_err().to_string(), "Block device f is in use");
+    assert_eq!(graph.blockdev_del("zz").unwrap_err().to_string(), "Failed to find node with node-name='zz'");
+    let inner = json!({"driver": "file", "node-name": "inner", "filename": p("w.img")});
+    graph.blockdev_add(json!({"driver": "raw", "node-name": "r2", "file": inner})).unwrap();
+    assert_eq!(
+        graph.blockdev_del("inner").unwrap_err().to_string(),
+        "Node inner is not owned by the monitor"
+    );
+    let disk = Attach { resizable: true, ..Default::default() };
+    let (one, two) = (graph.backend_for("r").unwrap(), graph.backend_for("r").unwrap());
+    one.attach("/machine/peripheral-anon/device[0]/virtio-backend", disk).unwrap();
+    assert_eq!(
+        two.attach("/machine/peripheral/two/virtio-backend", disk).unwrap_err().to_string(),
+        "Permission conflict on node 'r': permissions 'write' are both required by block device \
+         '/machine/peripheral-anon/device[0]/virtio-backend' (uses node 'r' as 'root' child) and unshared by block \
+         device '/machine/peripheral/two/virtio-backend' (uses node 'r' as 'root' child)."
+    );
+    assert_eq!(graph.blockdev_del("r").unwrap_err().to_string(), "Block device r is in use");
+    one.resize(131072).unwrap();
+    assert_eq!(one.len(), 131072);
+    one.detach();
+    drop((one, two));
+    graph.blockdev_del("r").unwrap();
+    graph.blockdev_del("f").unwrap();
+    graph.blockdev_del("r2").unwrap();
+    assert!(graph.nodes().is_empty());
+}

@@ -197,3 +197,95 @@ fn counters_count() {
     assert_eq!(st["wr_highest_offset"], 5120);
     assert_eq!(v["parent"]["stats"]["wr_highest_offset"], 5120);
 }
+
+#[test]
+fn discard_reaches_the_host_only_if_every_node_wants_it() {
+    use serde_json::json;
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let raw = dir.path().join("r.img");
+    for (file_discard, raw_discard, goes) in
+        [("unmap", "unmap", true), ("ignore", "unmap", false), ("unmap", "ignore", false)]
+    {
+        std::fs::write(&raw, vec![1u8; 1 << 20]).unwrap();
+        let graph = BlockGraph::new();
+        let file = json!({"driver": "file", "filename": s(&raw), "discard": file_discard});
+        graph
+            .blockdev_add(json!({"driver": "raw", "node-name": "r", "discard": raw_discard, "file": file}))
+            .unwrap();
+        let b = graph.backend_for("r").unwrap();
+        let before = std::fs::metadata(&raw).unwrap().blocks();
+        b.discard(0, 1 << 20).unwrap();
+        let after = std::fs::metadata(&raw).unwrap().blocks();
+        assert_eq!(after < before, goes, "{file_discard} {raw_discard}");
+        // Zeroes are zeroes, with the space given back or not.
+        b.write_zeroes(4096, 8192, true).unwrap();
+        let mut buf = vec![9; 8192];
+        b.read_at(4096, &mut buf).unwrap();
+        assert!(buf.iter().all(|x| *x == 0));
+    }
+}
+
+#[test]
+fn zero_writes_are_detected() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let raw = dir.path().join("r.img");
+    std::fs::write(&raw, vec![1u8; 1 << 20]).unwrap();
+    let graph = BlockGraph::new();
+    let opts = [("format", "raw"), ("detect-zeroes", "unmap"), ("discard", "unmap")];
+    let b = drive(&graph, "d", &raw, &opts).unwrap();
+    let before = std::fs::metadata(&raw).unwrap().blocks();
+    b.write_at(0, &vec![0; 512 << 10]).unwrap();
+    assert!(std::fs::metadata(&raw).unwrap().blocks() < before);
+    let mut buf = vec![9; 1 << 20];
+    b.read_at(0, &mut buf).unwrap();
+    assert!(buf[..512 << 10].iter().all(|x| *x == 0) && buf[512 << 10..].iter().all(|x| *x == 1));
+}
+
+#[test]
+fn null_devices() {
+    use serde_json::json;
+    let graph = BlockGraph::new();
+    graph
+        .blockdev_add(json!({"driver": "null-co", "node-name": "n", "size": 65536, "read-zeroes": true}))
+        .unwrap();
+    graph.blockdev_add(json!({"driver": "null-aio", "node-name": "l", "latency-ns": 1000})).unwrap();
+    let (n, l) = (graph.backend_for("n").unwrap(), graph.backend_for("l").unwrap());
+    assert_eq!((n.len(), l.len()), (65536, 1 << 30));
+    let mut buf = [9u8; 512];
+    n.write_at(0, &buf).unwrap();
+    n.read_at(0, &mut buf).unwrap();
+    assert_eq!(buf, [0; 512]);
+    let (sink, rx) = sink();
+    // SAFETY: `buf` is not used until the completion has been received.
+    let iov = [unsafe { Seg::new(buf.as_mut_ptr(), 512) }];
+    let r = l.submit(Request { op: Op::Read, offset: 0, len: 512, iov: &iov, tag: 5 }, &sink);
+    assert_eq!(r, Submitted::Pending);
+    assert_eq!(rx.recv().unwrap(), (5, Ok(())));
+}
+
+#[test]
+fn every_layout_through_the_device_interface() {
+    if !have_tools() {
+        return;
+    }
+    let size = 2u64 << 20;
+    for opt in [
+        "cluster_size=512,refcount_bits=1",
+        "cluster_size=4k",
+        "compat=0.10,cluster_size=1k",
+        "cluster_size=2M",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let q = dir.path().join("q.qcow2");
+        img(&["create", "-q", "-f", "qcow2", "-o", opt, s(&q), &size.to_string()]);
+        let mut shadow = vec![0u8; size as usize];
+        for cache in ["16M", "2k"] {
+            let extra = [("format", "qcow2"), ("cache", "unsafe"), ("l2-cache-size", cache)];
+            one(&q, &extra, &mut shadow);
+            check(&q);
+            assert!(contents(&q, dir.path()) == shadow, "{opt} {cache}");
+        }
+    }
+}

@@ -144,6 +144,7 @@ impl EventLoop {
         let mut m = shared.lock();
         loop {
             if let Some(status) = self.round(&mut m, host)? {
+                m.net_close();
                 return Ok(status);
             }
         }
@@ -156,7 +157,9 @@ impl EventLoop {
     ) -> std::io::Result<Option<ExitStatus>> {
         m.run_timers();
         pump_monitors(m, host);
+        m.pump_qtest();
         m.chr_continue();
+        m.net_continue();
         if let Some(status) = carry_out_requests(m, host) {
             host.flush_events(m);
             return Ok(Some(status));

@@ -23,7 +23,9 @@ use crate::device::{Cx, DevId, Device, DeviceTree, GlobalProp};
 use crate::direct::DirectBoot;
 use crate::event_loop::{FdTable, MonInput};
 use crate::irq::{IrqLine, IrqLines, IrqSink};
-use crate::memory::{FlatMaps, IoSpec, Maps, Owner, RamBlock, RamSource, RegionId, RegionKind, RegionTree};
+use crate::memory::{
+    access, FlatMaps, IoSpec, Maps, Owner, RamBlock, RamSource, RegionId, RegionKind, RegionTree, Space,
+};
 use crate::net::NetTable;
 use crate::pci::PciBuses;
 use crate::run::{RunControl, RunState};
@@ -96,19 +98,31 @@ pub struct Machine {
     pub suspended_monitors: Vec<MonId>,
     /// Input that waits for the qtest server.
     pub qtest_inbox: Vec<u8>,
+    /// The qtest server, if it was asked for.
+    pub(crate) qtest: Option<Box<crate::qtest::Qtest>>,
     pub(crate) chr_again: Vec<CharId>,
     /// Block nodes and drives.
     pub block: BlockGraph,
+    /// Threads that serve queues of devices.
+    pub iothreads: crate::devices::virtio::iothread::IoThreads,
+    /// Sources of random bytes.
+    pub rngs: crate::devices::virtio::rng::RngSources,
     /// Completions of block requests on their way to devices.
     pub(crate) completions: crate::completion::Completions,
+    /// Objects of users.
+    pub objects: crate::objects::ObjectTable,
+    /// NUMA nodes, if the machine has any.
+    pub numa: Option<crate::builder::NumaState>,
     /// Machine type and properties.
     pub board: Option<MachineObject>,
     /// Facts for queries.
     pub info: MachineInfo,
     /// Boot without firmware, if that is how the machine starts.
     pub direct_boot: Option<Box<DirectBoot>>,
-    /// The board's RAM.
-    pub main_ram: Option<Arc<RamBlock>>,
+    /// The board's RAM: blocks in order of RAM offsets.
+    pub main_ram: Vec<Arc<RamBlock>>,
+    /// What the CPUs have in common, if the machine has any.
+    pub cpu_setup: crate::cpu::SharedSetup,
     /// vCPUs to create (between board and accelerator start).
     pub(crate) cpu_configs: Option<Vec<VcpuConfig>>,
     /// Construction is over: from now on devices are hot-plugged.
@@ -154,17 +168,23 @@ impl Machine {
             monitor_inbox: VecDeque::new(),
             suspended_monitors: Vec::new(),
             qtest_inbox: Vec::new(),
+            qtest: None,
             chr_again: Vec::new(),
             block: BlockGraph::new(),
+            iothreads: Default::default(),
+            rngs: Default::default(),
             completions: Default::default(),
+            objects: Default::default(),
+            numa: None,
             board: None,
             info: MachineInfo::default(),
             direct_boot: None,
-            main_ram: None,
+            main_ram: Vec::new(),
+            cpu_setup: None,
             cpu_configs: None,
             ready: false,
             power_device: None,
-            firmware_dirs: default_firmware_dirs(),
+            firmware_dirs: firmware_dirs(),
             effects: VecDeque::new(),
             depth: 0,
             fault: None,
@@ -476,15 +496,26 @@ impl Machine {
         !self.monitor_inbox.is_empty()
             || !self.qtest_inbox.is_empty()
             || !self.chr_again.is_empty()
+            || !self.net.again.is_empty()
             || self.run.requests.any()
     }
 
     /// CPUID leaf 1 EAX and EDX of the boot CPU.
     pub fn cpu_signature(&self) -> (u32, u32) {
-        let leaf1 = self.cpu_configs.as_ref().and_then(|c| {
-            c.first()?.cpuid.as_slice().iter().find(|e| e.function == 1).map(|e| (e.eax, e.edx))
-        });
-        leaf1.unwrap_or((0, 0))
+        (self.info.cpu.signature, self.info.cpu.features)
+    }
+
+    /// Lets go of everything that outlives the process: image locks and unwritten data, sockets, terminals.
+    pub fn shut_down(&mut self) {
+        for id in self.tree.ids() {
+            self.with_dev(id, |d, cx| d.unrealize(cx));
+        }
+        if let Err(e) = self.block.flush_all() {
+            eprintln!("cannot write back all disks: {e}");
+        }
+        self.block.shutdown();
+        self.chardevs.restore_terminals();
+        self.chardevs = CharTable::default();
     }
 
     /// Presses the power button.
@@ -590,8 +621,31 @@ impl Machine {
     }
 }
 
+impl crate::memory::access::IoTarget for Machine {
+    fn io_read(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8) -> u64 {
+        Machine::io_read(self, owner, spec, offset, size)
+    }
+    fn io_write(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8, value: u64) {
+        Machine::io_write(self, owner, spec, offset, size, value);
+    }
+}
+
+impl Machine {
+    /// Reads as a processor does: RAM, ROM and devices.
+    pub fn bus_read(&mut self, space: Space, addr: u64, buf: &mut [u8]) {
+        let maps = self.maps.load_full();
+        access::read(&maps, space, addr, buf, self);
+    }
+
+    /// Writes as a processor does.
+    pub fn bus_write(&mut self, space: Space, addr: u64, data: &[u8]) {
+        let maps = self.maps.load_full();
+        access::write(&maps, space, addr, data, self);
+    }
+}
+
 /// Where distributions install firmware for QEMU.
-fn default_firmware_dirs() -> Vec<PathBuf> {
+pub fn firmware_dirs() -> Vec<PathBuf> {
     ["/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe/qemu", "/usr/share/rqemu"]
         .map(PathBuf::from)
         .to_vec()

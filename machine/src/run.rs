@@ -186,6 +186,7 @@ impl Requests {
 }
 
 /// Run state and requests.
+#[derive(Default)]
 pub struct RunControl {
     state: RunState,
     /// What is asked for.
@@ -199,20 +200,6 @@ pub struct RunControl {
     pub exit_code: i32,
     /// Signal number and sender's pid when a signal ends the process.
     pub killed_by: Option<(i32, i32)>,
-}
-
-impl Default for RunControl {
-    fn default() -> Self {
-        Self {
-            state: RunState::default(),
-            requests: Requests::default(),
-            actions: Actions::default(),
-            vcpus: Arc::default(),
-            waker: None,
-            exit_code: 0,
-            killed_by: None,
-        }
-    }
 }
 
 impl RunControl {

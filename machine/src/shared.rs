@@ -6,7 +6,8 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::machine::Machine;
-use crate::memory::Maps;
+use crate::memory::access::IoTarget;
+use crate::memory::{IoSpec, Maps, Owner};
 use crate::run::{Cause, RunState};
 use crate::vcpu::VcpuControl;
 
@@ -29,6 +30,16 @@ impl Shared {
     /// Takes the machine lock.
     pub fn lock(&self) -> MachineLock<'_> {
         MachineLock { guard: self.machine.lock(), vcpus: &self.vcpus }
+    }
+}
+
+/// Takes the lock for each device call; RAM goes without.
+impl IoTarget for &Shared {
+    fn io_read(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8) -> u64 {
+        self.lock().io_read(owner, spec, offset, size)
+    }
+    fn io_write(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8, value: u64) {
+        self.lock().io_write(owner, spec, offset, size, value);
     }
 }
 

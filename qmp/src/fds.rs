@@ -1,7 +1,6 @@
 //! Descriptors that clients handed over: by name (`getfd`) and in sets (`add-fd`, `/dev/fdset/N`).
 
-use rqemu_machine::shared::MachineLock;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// One descriptor of a set.
 #[derive(Debug)]
@@ -65,7 +64,16 @@ impl FdStore {
         id
     }
 
-    /// A monitor's client is gone. Sets that nobody uses any more are closed by the commands that use them; named
-    /// descriptors stay, as in QEMU.
-    pub(crate) fn client_gone(&mut self, _m: &mut MachineLock<'_>) {}
+    /// Closes one descriptor of a set, or the whole set; false if there is no such thing.
+    pub fn remove(&mut self, id: i64, fd: Option<i64>) -> bool {
+        let Ok(at) = self.sets.binary_search_by_key(&id, |s| s.id) else { return false };
+        let set = &mut self.sets[at];
+        let before = set.fds.len();
+        set.fds.retain(|f| fd.is_some_and(|fd| fd != i64::from(f.fd.as_raw_fd())));
+        let found = set.fds.len() < before || fd.is_none();
+        if set.fds.is_empty() {
+            self.sets.remove(at);
+        }
+        found
+    }
 }

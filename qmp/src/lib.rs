@@ -3,5 +3,14 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![warn(missing_docs)]
 
+pub mod commands;
+pub mod event;
+pub mod fds;
+pub mod hmp;
+mod keyqueue;
+pub mod monitors;
+pub mod session;
+pub mod table;
 pub mod types;
+pub mod version;
 pub mod wire;

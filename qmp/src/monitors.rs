@@ -6,19 +6,25 @@
 
 use crate::event::{self, Throttle};
 use crate::fds::FdStore;
-use crate::hmp::HmpSession;
+use crate::hmp::{FormatDefaults, HmpSession};
+use crate::keyqueue::KeyQueue;
 use crate::session::{ReplyTo, Session};
 use crate::table;
 use crate::wire::Style;
 use rqemu_machine::chardev::{CharEvent, CharId, FrontendRef, MonId};
+use rqemu_machine::clock::ClockKind;
+use rqemu_machine::device::DevId;
 use rqemu_machine::event_loop::{MonInput, MonitorHost};
 use rqemu_machine::shared::MachineLock;
 use rqemu_machine::{qerr, QResult};
 use serde_json::Value;
 use std::time::Instant;
 
+/// Timer that wakes the main loop for held events and keys; it belongs to no device.
+const WAKE_TIMER: (DevId, u32) = (DevId(u32::MAX - 1), 0);
+
 /// What commands need that the machine does not know.
-pub trait Env {
+pub trait Env: Send {
     /// Options for `query-command-line-options`, with their parameters.
     fn command_line_options(&self) -> Vec<CommandLineOption>;
 }
@@ -65,6 +71,8 @@ pub struct MonitorCx<'a, 'm> {
     pub env: &'a mut dyn Env,
     /// Descriptors by name, and sets of descriptors.
     pub fds: &'a mut FdStore,
+    /// Keys under way.
+    pub keys: &'a mut KeyQueue,
     /// Effects on the session, applied after the command.
     pub after: After,
 }
@@ -76,19 +84,29 @@ pub struct After {
     pub negotiated: Option<bool>,
     /// Answer only when the main loop has carried out what was asked for.
     pub defer: bool,
+    /// Take no further request: the program ends.
+    pub last: bool,
 }
 
 /// State of one monitor that commands may change.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct MonState {
     /// Its character device; `None` for the inside of `human-monitor-command`.
     pub chr: Option<CharId>,
+    /// Capabilities negotiation is over.
+    pub negotiated: bool,
     /// CPU that HMP commands look at.
     pub cpu: usize,
+    /// What the next `/fmt` of an HMP command leaves out.
+    pub format: FormatDefaults,
+    /// Pointer buttons that `mouse_button` holds down.
+    pub buttons: i64,
+    /// Lines that were typed, oldest first.
+    pub history: Vec<String>,
 }
 
 enum Kind {
-    Qmp(Session),
+    Qmp(Box<Session>),
     Hmp(HmpSession),
 }
 
@@ -98,6 +116,20 @@ struct Monitor {
     state: MonState,
     /// Reply that waits for the main loop.
     deferred: Option<(ReplyTo, QResult<Value>)>,
+    /// The program is about to end.
+    ended: bool,
+}
+
+impl Monitor {
+    /// There is input that can be worked on.
+    fn has_work(&self) -> bool {
+        self.deferred.is_none()
+            && !self.ended
+            && match &self.kind {
+                Kind::Qmp(s) => s.has_input() && !s.suspended(),
+                Kind::Hmp(s) => s.has_input() && !s.suspended(),
+            }
+    }
 }
 
 /// All monitors.
@@ -105,13 +137,23 @@ pub struct Monitors {
     list: Vec<Monitor>,
     throttle: Throttle,
     fds: FdStore,
+    keys: KeyQueue,
+    /// What the wake-up timer is set to.
+    armed: Option<Instant>,
     env: Box<dyn Env>,
 }
 
 impl Monitors {
     /// No monitors yet.
     pub fn new(env: Box<dyn Env>) -> Self {
-        Self { list: Vec::new(), throttle: Throttle::default(), fds: FdStore::default(), env }
+        Self {
+            list: Vec::new(),
+            throttle: Throttle::default(),
+            fds: FdStore::default(),
+            keys: KeyQueue::default(),
+            armed: None,
+            env,
+        }
     }
 
     /// Sets of descriptors (for `-add-fd`).
@@ -125,7 +167,7 @@ impl Monitors {
     /// The device is in use.
     pub fn add_qmp(&mut self, m: &mut MachineLock<'_>, chr: CharId, pretty: bool) -> QResult<MonId> {
         let style = if pretty { Style::Pretty } else { Style::Compact };
-        self.add(m, chr, Kind::Qmp(Session::new(style)))
+        self.add(m, chr, Kind::Qmp(Box::new(Session::new(style))))
     }
 
     /// Adds a human monitor on a character device.
@@ -138,7 +180,13 @@ impl Monitors {
 
     fn add(&mut self, m: &mut MachineLock<'_>, chr: CharId, kind: Kind) -> QResult<MonId> {
         let id = u32::try_from(self.list.len()).map_err(|_| qerr!("too many monitors"))?;
-        self.list.push(Monitor { chr, kind, state: MonState { chr: Some(chr), cpu: 0 }, deferred: None });
+        self.list.push(Monitor {
+            chr,
+            kind,
+            state: MonState { chr: Some(chr), ..Default::default() },
+            deferred: None,
+            ended: false,
+        });
         let id = MonId(id);
         m.chr_connect(chr, FrontendRef::Monitor(id)).inspect_err(|_| {
             self.list.pop();
@@ -149,20 +197,21 @@ impl Monitors {
     /// Runs what monitor `i` has received.
     fn work(&mut self, m: &mut MachineLock<'_>, i: usize) {
         loop {
-            self.send(m, i);
             let Some(mon) = self.list.get_mut(i) else { return };
-            if mon.deferred.is_some() {
-                return;
+            if mon.deferred.is_some() || mon.ended {
+                break;
             }
             match &mut mon.kind {
                 Kind::Qmp(session) => {
-                    let Some(mut request) = session.next() else { break };
+                    let Some(mut request) = session.next_request() else { break };
                     let to = request.reply_to();
+                    mon.state.negotiated = session.negotiated();
                     let mut cx = MonitorCx {
                         m,
                         mon: &mut mon.state,
                         env: &mut *self.env,
                         fds: &mut self.fds,
+                        keys: &mut self.keys,
                         after: After::default(),
                     };
                     let result = table::dispatch(&mut cx, &request.command, request.arguments, request.oob);
@@ -171,12 +220,13 @@ impl Monitors {
                     self.answer(i, to, result, after);
                 }
                 Kind::Hmp(session) => {
-                    let Some(line) = session.next() else { break };
+                    let Some(line) = session.next_work() else { break };
                     let mut cx = MonitorCx {
                         m,
                         mon: &mut mon.state,
                         env: &mut *self.env,
                         fds: &mut self.fds,
+                        keys: &mut self.keys,
                         after: After::default(),
                     };
                     session.run(&mut cx, line);
@@ -184,7 +234,12 @@ impl Monitors {
                 }
             }
         }
-        self.send(m, i);
+        // The output of a human monitor waits until all that has arrived for it is seen: then it is known which front
+        // end of a multiplexer has the terminal.
+        let human = matches!(self.list.get(i), Some(Monitor { kind: Kind::Hmp(_), .. }));
+        if !human || m.monitor_inbox.iter().all(|(id, _)| id.0 as usize != i) {
+            self.send(m, i);
+        }
     }
 
     fn answer(&mut self, i: usize, to: ReplyTo, result: QResult<Value>, after: After) {
@@ -193,6 +248,7 @@ impl Monitors {
         if let Some(oob) = after.negotiated {
             session.negotiate(oob);
         }
+        mon.ended |= after.last;
         if after.defer && result.is_ok() {
             mon.deferred = Some((to, result));
         } else {
@@ -220,16 +276,29 @@ impl Monitors {
         }
     }
 
+    /// Wakes the main loop when a held event or a key is due.
+    fn arm(&mut self, m: &mut MachineLock<'_>) {
+        let due = self.throttle.deadline().into_iter().chain(self.keys.deadline()).min();
+        // A timer that fired a moment too early is set again.
+        if due == self.armed && due.is_some() == m.timers.deadline(WAKE_TIMER).is_some() {
+            return;
+        }
+        self.armed = due;
+        let wait = due.map(|d| d.saturating_duration_since(Instant::now()).as_nanos() as i64);
+        let at = wait.map(|w| (ClockKind::Realtime, m.clock.now(ClockKind::Realtime).saturating_add(w)));
+        m.timers.set(WAKE_TIMER, at);
+    }
+
     /// Sends what waits, and tells the character device whether to go on reading.
     fn send(&mut self, m: &mut MachineLock<'_>, i: usize) {
         let Some(mon) = self.list.get_mut(i) else { return };
         let chr = mon.chr;
         let id = MonId(i as u32);
-        let (out, sent): (&[u8], _) = match &mon.kind {
-            Kind::Qmp(s) => (s.output(), s.output().len()),
-            Kind::Hmp(s) => (s.output(), s.output().len()),
+        let out = match &mon.kind {
+            Kind::Qmp(s) => s.output(),
+            Kind::Hmp(s) => s.output(),
         };
-        if sent > 0 {
+        if !out.is_empty() {
             let n = m.chr_write(chr, out);
             match &mut mon.kind {
                 Kind::Qmp(s) => s.sent(n),
@@ -268,7 +337,6 @@ impl MonitorHost for Monitors {
             (MonInput::Event(CharEvent::Closed), Kind::Qmp(s)) => {
                 entry.deferred = None;
                 s.closed();
-                self.fds.client_gone(m);
             }
             (MonInput::Event(e), Kind::Hmp(s)) => s.event(e),
             (MonInput::Event(_), Kind::Qmp(_)) => {}
@@ -277,6 +345,7 @@ impl MonitorHost for Monitors {
     }
 
     fn flush_events(&mut self, m: &mut MachineLock<'_>) {
+        self.keys.run(m);
         self.events(m);
         for i in 0..self.list.len() {
             let mon = &mut self.list[i];
@@ -284,10 +353,13 @@ impl MonitorHost for Monitors {
                 if let Kind::Qmp(session) = &mut mon.kind {
                     session.reply(to, result);
                 }
+            }
+            self.send(m, i);
+            while self.list[i].has_work() {
                 self.work(m, i);
-            } else {
                 self.send(m, i);
             }
         }
+        self.arm(m);
     }
 }

@@ -1,19 +1,20 @@
 //! One QMP client: greeting, negotiation, requests and replies, without any I/O.
 //!
-//! The owner feeds input with [`Session::input`], takes requests out with [`Session::next`], carries each out, answers
+//! The owner feeds input with [`Session::input`], takes requests out with [`Session::next_request`], carries each out, answers
 //! it with [`Session::reply`] before taking the next, and sends what [`Session::output`] holds. Requests are carried out
 //! in the order in which they arrive, so `exec-oob` overtakes nothing here; it is checked by the same rules as in QEMU.
 //!
-//! Back-pressure: while more than [`OUTPUT_HIGH`] bytes wait to be sent, `next` yields nothing and
-//! [`Session::suspended`] asks the owner to stop reading. Events are exempt up to [`OUTPUT_LIMIT`]; a client that does
-//! not read them by then is not sent any more of them.
+//! Back-pressure: while more than [`OUTPUT_HIGH`] bytes wait to be sent, `next_request` holds the next request back, and
+//! [`Session::suspended`] asks the owner to stop reading. Errors that answer no request (junk) are dropped then, so that
+//! a client which writes a lot of junk before it reads does not lock itself up. Events still go out up to
+//! [`OUTPUT_LIMIT`]; a client that does not read them by then is not sent any more of them.
 
 use crate::wire::{self, Parser, Style};
 use rqemu_machine::{qerr, ErrorClass, QError, QResult};
 use serde_json::{Map, Value};
 
 /// Bytes of waiting output above which no further request is taken.
-pub const OUTPUT_HIGH: usize = 1 << 20;
+pub const OUTPUT_HIGH: usize = 4 << 20;
 /// Bytes of waiting output above which events are dropped.
 pub const OUTPUT_LIMIT: usize = 16 << 20;
 
@@ -54,6 +55,8 @@ pub struct Session {
     /// Input not yet parsed, from `at`.
     pending: Vec<u8>,
     at: usize,
+    /// Request that waits for the client to read.
+    held: Option<Request>,
     out: Vec<u8>,
 }
 
@@ -68,6 +71,7 @@ impl Session {
             parser: Parser::new(),
             pending: Vec::new(),
             at: 0,
+            held: None,
             out: Vec::new(),
         }
     }
@@ -97,17 +101,29 @@ impl Session {
         self.pending.extend_from_slice(data);
     }
 
+    /// Whether there is input that has not been looked at.
+    pub fn has_input(&self) -> bool {
+        self.held.is_some() || self.at < self.pending.len()
+    }
+
     /// Whether the owner should not read more input for now.
     pub fn suspended(&self) -> bool {
+        self.held.is_some() && self.full()
+    }
+
+    fn full(&self) -> bool {
         self.out.len() > OUTPUT_HIGH
     }
 
     /// The next request. Errors of the protocol are answered on the way.
-    pub fn next(&mut self) -> Option<Request> {
+    pub fn next_request(&mut self) -> Option<Request> {
+        if self.suspended() {
+            return None;
+        }
+        if let Some(request) = self.held.take() {
+            return Some(request);
+        }
         loop {
-            if self.suspended() {
-                return None;
-            }
             let mut rest = &self.pending[self.at..];
             let item = self.parser.next(&mut rest);
             self.at = self.pending.len() - rest.len();
@@ -116,7 +132,12 @@ impl Session {
                 Err(message) => (None, Err(QError::generic(message))),
             };
             match request {
+                Ok(request) if self.full() => {
+                    self.held = Some(Request { id, ..request });
+                    return None;
+                }
                 Ok(request) => return Some(Request { id, ..request }),
+                Err(_) if self.full() && id.is_none() => {}
                 Err(error) => self.reply(ReplyTo(id), Err(error)),
             }
         }
@@ -159,15 +180,16 @@ impl Session {
             Some(_) => return Err(qerr!("QMP input member 'arguments' must be an object")),
         };
         let command = command.ok_or_else(|| qerr!("QMP input lacks member 'execute'"))?;
-        if self.negotiated && command == NEGOTIATE {
-            let text = "Capabilities negotiation is already complete, command ignored";
-            return Err(QError::new(ErrorClass::CommandNotFound, text));
-        }
         if !self.negotiated && command != NEGOTIATE {
             let text = "Expecting capabilities negotiation with 'qmp_capabilities'";
             return Err(QError::new(ErrorClass::CommandNotFound, text));
         }
         Ok(Request { command, arguments, oob, id: None })
+    }
+
+    /// Negotiation is over.
+    pub fn negotiated(&self) -> bool {
+        self.negotiated
     }
 
     /// Ends negotiation (called by the handler of `qmp_capabilities`).

@@ -109,7 +109,7 @@ impl BlockGraph {
     pub fn open_drive(&self, o: &DriveOpts) -> Result<OpenedDrive> {
         let mut s = split(o)?;
         if self.find_drive(&o.id).is_some() {
-            return Err(BlockError::text(format!("Device with id '{}' already exists", o.id)));
+            return Err(BlockError::text(format!("Duplicate ID '{}' for drive", o.id)));
         }
         if self.find_node(&o.id).is_some() {
             return Err(BlockError::text(format!(
@@ -125,7 +125,6 @@ impl BlockGraph {
             // Everything goes to a temporary overlay; it need not survive, and the image below is only read.
             s.rest.insert("cache.no-flush".into(), true.into());
             s.backend.writeback = true;
-            s.backend.read_only = false;
         }
         if s.copy_on_read {
             if s.backend.read_only {
@@ -157,7 +156,12 @@ impl BlockGraph {
         mut options: Map<String, Value>,
     ) -> Result<std::sync::Arc<crate::Node>> {
         let inherit = Inherit { auto_read_only: true, ..Inherit::default() };
+        // The overlay is what the options speak of; the image below is only read.
+        let mut overlay = Map::new();
         if s.snapshot {
+            for key in ["read-only", "discard", "detect-zeroes"] {
+                overlay.extend(options.shift_remove_entry(key));
+            }
             options.insert("read-only".into(), true.into());
         }
         let format = s.format.as_deref();
@@ -176,7 +180,7 @@ impl BlockGraph {
             }
         };
         if s.snapshot {
-            return self.temporary_overlay(&node);
+            return self.temporary_overlay(&node, overlay);
         }
         Ok(node)
     }
@@ -203,9 +207,13 @@ impl BlockGraph {
     }
 
     /// `snapshot=on`: a qcow2 image without a name on top of `base`.
-    fn temporary_overlay(&self, base: &std::sync::Arc<crate::Node>) -> Result<std::sync::Arc<crate::Node>> {
+    fn temporary_overlay(
+        &self,
+        base: &std::sync::Arc<crate::Node>,
+        options: Map<String, Value>,
+    ) -> Result<std::sync::Arc<crate::Node>> {
         let path = temporary_name()?;
-        let result = self.overlay_at(&path, base);
+        let result = self.overlay_at(&path, base, options);
         // From now on the descriptor keeps it; with the process it is gone.
         let _ = std::fs::remove_file(&path);
         result
@@ -215,17 +223,16 @@ impl BlockGraph {
         &self,
         path: &str,
         base: &std::sync::Arc<crate::Node>,
+        mut options: Map<String, Value>,
     ) -> Result<std::sync::Arc<crate::Node>> {
         let inherit = Inherit::default();
         let file = serde_json::json!({"driver": "file", "filename": path, "cache": {"no-flush": true}});
         let node = self.open_node(Opts::new(super::object(file), "", true), &inherit)?;
         qcow2::create(&node, &qcow2::CreateOpts::new(base.len()))?;
-        let mut options = Map::new();
         options.insert("driver".into(), "qcow2".into());
         options.insert("file".into(), node.name().into());
         options.insert("backing".into(), base.name().into());
         options.insert("cache.no-flush".into(), true.into());
-        options.insert("discard".into(), "unmap".into());
         self.open_node(Opts::new(options, "", false), &inherit)
     }
 }

@@ -99,7 +99,7 @@ impl BlockGraph {
             return Err(BlockError::text(format!("Node {name} is not owned by the monitor")));
         };
         if !node.is_unused() {
-            return Err(BlockError::text(format!("Node {name} is in use")));
+            return Err(BlockError::text(format!("Block device {name} is in use")));
         }
         let gone = st.monitor.remove(at);
         drop(st);

@@ -355,7 +355,7 @@ impl BlockGraph {
                 {"driver": file.driver().name(), "filename": file.info.filename}})),
         };
         let name = self.reserve_name(c)?;
-        let edge = Edge::new(&file, &name, "file", 0, perm::ALL)?;
+        let edge = Edge::new(&file, &format!("node '{name}'"), "file", 0, perm::ALL)?;
         let drv = RawDriver::new(edge, offset, size, probed)?;
         self.finish_node(c, Box::new(drv), Some(file), None)
     }
@@ -402,7 +402,7 @@ impl BlockGraph {
         }
         let name = self.reserve_name(c)?;
         let (want, shared) = format_perms(c.info.read_only);
-        let edge = Edge::new(&file, &name, "file", want, shared)?;
+        let edge = Edge::new(&file, &format!("node '{name}'"), "file", want, shared)?;
         let hdr = qcow2::read_header(&file)?;
         let below = Inherit {
             read_only: true,
@@ -420,7 +420,7 @@ impl BlockGraph {
         let backing_edge = match &backing {
             Some(b) => {
                 let shared = perm::ALL & !(perm::WRITE | perm::RESIZE);
-                Some(Edge::new(b, &name, "backing", perm::READ, shared)?)
+                Some(Edge::new(b, &format!("node '{name}'"), "backing", perm::READ, shared)?)
             }
             None => None,
         };
@@ -471,8 +471,9 @@ impl BlockGraph {
     /// Opens the next image of a chain; a long chain continues on a fresh stack now and then.
     fn deeper(&self, name: &str, format: Option<&str>, inherit: &Inherit) -> Result<Arc<Node>> {
         let open = || self.open_image(name, format, Map::new(), inherit);
-        if inherit.chain.len() % STACK_LEVELS != 0 {
-            return open();
+        match inherit.chain.len() % STACK_LEVELS {
+            0 => {}
+            _ => return open(),
         }
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(2 << 20).spawn_scoped(scope, open);

@@ -261,8 +261,11 @@ impl Driver for Qcow2Driver {
                     }
                     return r;
                 }
-                if op != Op::Read || len == 0 {
+                if len == 0 {
                     return Inline::Punt;
+                }
+                if op != Op::Read {
+                    return q.try_allocate(off, len, iov).map_or(Inline::Punt, Inline::Done);
                 }
                 if let Some(b) = q.falls_through(off, len) {
                     return b.node().driver().try_inline(op, off, iov);

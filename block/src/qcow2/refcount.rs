@@ -153,7 +153,8 @@ impl Qcow2 {
                 1 => {
                     if punch {
                         // Before anyone can be given the cluster.
-                        let _ = self.file().discard(c << rc.geo.cluster_bits, rc.geo.cluster());
+                        let at = c << rc.geo.cluster_bits;
+                        let _ = self.file.node().run(crate::Op::Discard, at, rc.geo.cluster(), &[]);
                     }
                     self.set_refcount(rc, c, 0)?;
                     self.tables.write().metadata.remove(&c);

@@ -8,6 +8,8 @@ use parking_lot::MutexGuard;
 
 /// Largest piece that is allocated at a time.
 const MAX_ALLOC: u64 = 16 << 20;
+/// Largest allocating write that is done on the calling thread.
+const MAX_INLINE: u64 = 256 << 10;
 /// So many released ranges are kept in memory before metadata is written to let them go.
 const MAX_FREED: usize = 1024;
 
@@ -65,12 +67,15 @@ impl Qcow2 {
 
     /// Decides what happens to the bytes at `at`, reserving clusters if they must be allocated.
     fn plan(&self, at: u64, len: u64) -> Result<Step<'_>, Errno> {
+        self.plan_locked(&mut self.meta.lock(), at, len)
+    }
+
+    fn plan_locked(&self, meta: &mut MutexGuard<'_, Meta>, at: u64, len: u64) -> Result<Step<'_>, Errno> {
         let geo = self.hdr.geo;
         let first = at >> geo.cluster_bits;
-        let mut meta = self.meta.lock();
         loop {
-            self.wait_free(&mut meta, first, first + 1);
-            self.writable_table(&mut meta, first)?;
+            self.wait_free(meta, first, first + 1);
+            self.writable_table(meta, first)?;
             let (kind, n) = {
                 let t = self.tables.read();
                 match t.run(at, len.min(MAX_ALLOC)) {
@@ -91,7 +96,7 @@ impl Qcow2 {
                     }
                     Run::Load(slice) => {
                         drop(t);
-                        self.load_slice(&mut meta, slice)?;
+                        self.load_slice(meta, slice)?;
                         continue;
                     }
                 }
@@ -182,8 +187,11 @@ impl Qcow2 {
 
     /// Makes the new clusters visible (or gives them back) and ends the reservation.
     fn commit(&self, a: &Alloc, written: IoResult) -> IoResult {
-        let mut meta = self.meta.lock();
-        let r = written.and_then(|()| self.link(&mut meta, a));
+        self.commit_locked(&mut self.meta.lock(), a, written)
+    }
+
+    fn commit_locked(&self, meta: &mut Meta, a: &Alloc, written: IoResult) -> IoResult {
+        let r = written.and_then(|()| self.link(meta, a));
         if r.is_err() && a.fresh && !self.broken.load(std::sync::atomic::Ordering::Acquire) {
             let bits = self.hdr.geo.cluster_bits;
             // Whatever goes wrong here leaks clusters and nothing more.
@@ -195,7 +203,53 @@ impl Qcow2 {
         }
         self.unreserved.notify_all();
         r?;
-        self.relieve(&mut meta)
+        self.relieve(meta)
+    }
+
+    /// Writes to clusters that are not allocated yet on the calling thread, if that takes nothing but copies into the
+    /// page cache: the metadata is at hand and free, and there is nothing to read or to give back. `None`: leave it
+    /// to a worker.
+    pub(super) fn try_allocate(&self, at: u64, len: u64, iov: Iov<'_>) -> Option<IoResult> {
+        if self.file.node().info.cache.direct || len > MAX_INLINE {
+            return None;
+        }
+        let mut meta = self.meta.try_lock()?;
+        let bits = self.hdr.geo.cluster_bits;
+        let (first, last) = (at >> bits, (at + len - 1) >> bits);
+        if meta.reserved.iter().any(|(a, b)| *a <= last && first < *b) || !self.allocates_blindly(at, len) {
+            return None;
+        }
+        let mut done = 0;
+        while done < len {
+            // Usually once; a fragmented image may take more.
+            let a = match self.plan_locked(&mut meta, at + done, len - done) {
+                Ok(Step::Alloc(a)) => a,
+                Ok(Step::InPlace { .. }) => return Some(Err(Errno::EIO)),
+                Err(e) => return Some(Err(e)),
+            };
+            let n = (len - done).min(((a.first + a.n) << bits) - (at + done));
+            let written = self.fill(&a, at + done, &iov::slice(iov, done as usize, n as usize), n);
+            if let Err(e) = self.commit_locked(&mut meta, &a, written) {
+                return Some(Err(e));
+            }
+            done += n;
+        }
+        Some(Ok(()))
+    }
+
+    /// True if the range is unallocated, in one loaded slice of a table that is ours alone, and shows zeroes.
+    fn allocates_blindly(&self, at: u64, len: u64) -> bool {
+        let t = self.tables.read();
+        let cluster = at >> self.hdr.geo.cluster_bits;
+        let own = t.l1.get(t.split(cluster).0).is_some_and(|e| e & OFLAG_COPIED != 0);
+        if !own || t.is_full() || matches!(t.slice_of(cluster), None | Some(0)) {
+            return false;
+        }
+        match t.run(at, len) {
+            Run::Is(Kind::Unallocated, n) => n == len && self.backing.is_none(),
+            Run::Is(Kind::Zero { host: 0, .. }, n) => n == len,
+            _ => false,
+        }
     }
 
     fn link(&self, meta: &mut Meta, a: &Alloc) -> IoResult {

@@ -3,6 +3,7 @@
 pub mod boot;
 pub mod cmdlines;
 pub mod errors;
+pub mod firmware;
 pub mod guests;
 pub mod help;
 pub mod machines;
@@ -57,6 +58,7 @@ pub const AREAS: &[Area] = &[
     Area { name: "schema", about: "commands, events and options that introspection shows", run: schema::run },
     Area { name: "qom", about: "object tree, device tree, memory map", run: machines::qom },
     Area { name: "pci", about: "PCI functions of several configurations", run: machines::pci },
+    Area { name: "firmware", about: "fw_cfg files byte for byte", run: firmware::run },
     Area {
         name: "guests",
         about: "own bare-metal guests under KVM: what they print, how they end",

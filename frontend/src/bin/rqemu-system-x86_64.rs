@@ -1,2 +1,7 @@
-//! The program.
-fn main() {}
+//! The emulator's program.
+
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    rqemu_frontend::main()
+}

@@ -1,11 +1,13 @@
 //! Machine types: one table from which `-machine help`, `query-machines` and the builder work.
 
 mod memory;
+pub mod microvm;
 mod none;
 mod pc;
 mod props;
 
 pub use memory::RamLayout;
+pub use microvm::MicrovmProps;
 pub use props::{KernelIrqchip, PcProps, SmbiosEntryPoint, X86Props};
 
 use crate::builder::Build;
@@ -78,7 +80,7 @@ impl MachineType {
 }
 
 /// All machine types, in the order of `-machine help`.
-pub static MACHINES: &[&MachineType] = &[&pc::PC_7_2, &none::NONE];
+pub static MACHINES: &[&MachineType] = &[&microvm::MICROVM, &pc::PC_7_2, &none::NONE];
 
 /// By name or alias.
 pub fn find(name: &str) -> Option<&'static MachineType> {

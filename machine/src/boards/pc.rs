@@ -9,7 +9,10 @@ use super::props::PcProps;
 use super::MachineType;
 use crate::builder::Build;
 use crate::device::{BusId, DevId, DeviceTree, Place};
-use crate::devices::chipset::{fw_cfg, i440fx, piix3};
+use crate::devices::chipset::{dma, fw_cfg, i440fx, piix3, piix4_pm};
+use crate::devices::legacy::ioapic::Ioapic;
+use crate::devices::legacy::{connect_gsis, hpet, i8259};
+use crate::devices::misc::ports;
 use crate::firmware::fw_cfg_files::pc_ram_layout;
 use crate::memory::{RamSource, RegionId, RegionKind};
 use crate::qom::{class_by_name, PropInput};
@@ -46,7 +49,6 @@ fn init(b: &mut Build<'_>) -> QResult<()> {
     b.create_cpus()?;
     let kernel_chips = b.kernel_irqchip();
     if kernel_chips {
-        board_if_known(b, "kvmvapic", Some(DeviceTree::SYSTEM), &[])?;
         board_if_known(b, "kvmclock", Some(DeviceTree::SYSTEM), &[])?;
     }
     let max_below = b.props::<PcProps>().map_or(0, |p| p.max_ram_below_4g.0);
@@ -88,56 +90,59 @@ fn board_if_known(
 
 fn legacy_devices(b: &mut Build<'_>, pc: &Pc, host: &i440fx::I440fxParts, kernel_chips: bool) -> QResult<()> {
     let isa = Some(pc.isa);
-    for props in [
-        [("base", "0"), ("page-base", "128"), ("dshift", "0")],
-        [("base", "192"), ("page-base", "136"), ("dshift", "1")],
-    ] {
-        let props = props.map(|(k, v)| (k, PropInput::Str(v)));
-        board_if_known(b, "i8257", isa, &props)?;
-    }
-    let pic = if kernel_chips { "kvm-i8259" } else { "isa-i8259" };
-    for props in [
-        [("iobase", "0x20"), ("elcr_addr", "0x4d0"), ("elcr_mask", "0xf8"), ("master", "true")],
-        [("iobase", "0xa0"), ("elcr_addr", "0x4d1"), ("elcr_mask", "0xde"), ("master", "false")],
-    ] {
-        let props = props.map(|(k, v)| (k, PropInput::Str(v)));
-        board_if_known(b, pic, isa, &props)?;
-    }
-    let ioapic = if kernel_chips { "kvm-ioapic" } else { "ioapic" };
-    if class_by_name(ioapic).is_some() {
-        let place = Place::Child(host.host, "ioapic");
-        b.m.add_board_device_at(ioapic, Some(DeviceTree::SYSTEM), place, &[])?;
+    dma::create(b.m, pc.isa)?;
+    ports::create(b.m);
+    let ioapic_at = Place::Child(host.host, "ioapic");
+    let system = Some(DeviceTree::SYSTEM);
+    if kernel_chips {
+        for (iobase, elcr, mask, master) in
+            [("0x20", "0x4d0", "0xf8", "true"), ("0xa0", "0x4d1", "0xde", "false")]
+        {
+            let props = [("iobase", iobase), ("elcr_addr", elcr), ("elcr_mask", mask), ("master", master)];
+            b.m.add_board_device("kvm-i8259", isa, &props.map(|(k, v)| (k, PropInput::Str(v))))?;
+        }
+        b.m.add_board_device_at("kvm-ioapic", system, ioapic_at, &[])?;
+    } else {
+        let pics = i8259::add_pair(b.m, isa)?;
+        let io = b.m.add_board_device_at("ioapic", system, ioapic_at, &[])?;
+        connect_gsis(b.m, Some(pics), Some(io));
+        b.m.with::<Ioapic, _>(io, |i, _| i.set_pic(pics.0));
     }
     b.create_vga(pc.pci)?;
-    if b.props::<PcProps>().is_some_and(|p| p.hpet) {
-        board_if_known(b, "hpet", Some(DeviceTree::SYSTEM), &[("hpet-intcap", PropInput::Str("4"))])?;
+    let want = b.props::<PcProps>().map(|p| (p.hpet, p.i8042, p.vmport.or(true)));
+    let (hpet, keyboard, vmport) = want.unwrap_or((true, true, true));
+    let hpet = hpet
+        .then(|| b.m.add_board_device("hpet", system, &[("hpet-intcap", PropInput::Str("4"))]))
+        .transpose()?;
+    b.m.rtc = b.spec.rtc.clone();
+    let rtc = b.m.add_board_device("mc146818rtc", isa, &[("base_year", PropInput::Str("0"))])?;
+    let base = [("iobase", PropInput::Str("0x40"))];
+    let pit = b.m.add_board_device(if kernel_chips { "kvm-pit" } else { "isa-pit" }, isa, &base)?;
+    if let Some(hpet) = hpet {
+        hpet::connect(b.m, hpet, (!kernel_chips).then_some(pit), rtc);
     }
-    board_if_known(b, "mc146818rtc", isa, &[])?;
-    board_if_known(b, if kernel_chips { "kvm-pit" } else { "isa-pit" }, isa, &[])?;
-    board_if_known(b, "isa-pcspk", isa, &[])?;
+    b.m.add_board_device("isa-pcspk", isa, &[])?;
     b.create_serials(pc.isa)?;
     b.create_parallels(pc.isa)?;
     b.create_floppy(pc.isa)?;
-    if b.props::<PcProps>().is_some_and(|p| p.i8042) {
-        board_if_known(b, "i8042", isa, &[])?;
+    if keyboard {
+        b.m.add_board_device("i8042", isa, &[])?;
     }
-    if b.props::<PcProps>().is_some_and(|p| p.vmport.or(true)) {
+    if vmport {
         board_if_known(b, "vmport", isa, &[])?;
         board_if_known(b, "vmmouse", isa, &[])?;
     }
-    board_if_known(b, "port92", isa, &[])?;
+    b.m.add_board_device("port92", isa, &[])?;
     Ok(())
 }
 
 fn south_bridge(b: &mut Build<'_>, pc: &Pc) -> QResult<()> {
     b.create_nics(pc.pci, pc.isa)?;
     let addr = [("addr", PropInput::Str("1.1"))];
-    if board_if_known(b, "piix3-ide", Some(pc.pci), &addr)?.is_some() {
-        b.create_ide_drives()?;
-    }
+    b.m.add_board_device("piix3-ide", Some(pc.pci), &addr)?;
+    b.create_ide_drives()?;
     if b.acpi_enabled() {
-        b.power_device = board_if_known(b, "PIIX4_PM", Some(pc.pci), &[("addr", PropInput::Str("1.3"))])?;
-        b.m.power_device = b.power_device;
+        b.power_device = Some(piix4_pm::create(b.m, pc.pci, Some(pc.fw_cfg), false)?);
     }
     Ok(())
 }

@@ -51,10 +51,12 @@ fn one(m: &mut Machine, a: &AccelSpec, kind: &MachineType, topo: Topology) -> QR
     match a.name.as_str() {
         "kvm" => {
             let mut opts = KvmOptions::default();
-            let board = m.board.as_ref().and_then(|b| b.props.as_any().downcast_ref::<PcProps>());
-            if let Some(p) = board {
+            let props = m.board.as_ref().map(|b| b.props.as_any());
+            let pc = props.and_then(|p| p.downcast_ref::<PcProps>()).map(|p| &p.x86);
+            let micro = props.and_then(|p| p.downcast_ref::<crate::boards::MicrovmProps>()).map(|p| &p.x86);
+            if let Some(p) = pc.or(micro) {
                 use crate::boards::KernelIrqchip as K;
-                opts.irqchip = match (p.x86.kernel_irqchip, p.x86.kernel_irqchip_old) {
+                opts.irqchip = match (p.kernel_irqchip, p.kernel_irqchip_old) {
                     (K::Off, _) | (_, K::Off) => IrqChip::User,
                     (K::Split, _) | (_, K::Split) => IrqChip::Split,
                     _ => IrqChip::Kernel,

@@ -5,7 +5,7 @@ use crate::device::{BusId, DevId, Place};
 use crate::machine::Machine;
 use crate::qom::{resolve_device_class, ClassInfo, PropInput};
 use crate::run::RunState;
-use crate::spec::{Dict, NetPeer};
+use crate::spec::Dict;
 use crate::{qerr, QError, QResult};
 
 /// What a user asks for.
@@ -89,6 +89,18 @@ fn find_bus(m: &Machine, class: &ClassInfo, name: Option<&str>) -> QResult<Optio
     let Some(kind) = class.bus else { return Ok(None) };
     let bus = match name {
         Some(n) => m.tree.find_bus(n).ok_or_else(|| qerr!("Bus '{n}' not found"))?,
+        // Transports are taken from the last one down.
+        None if kind == crate::device::BusKind::Virtio => {
+            let free = |b: &&crate::device::Bus| {
+                b.kind == kind && b.max_devices.is_none_or(|max| (b.children.len() as u32) < max)
+            };
+            m.tree
+                .buses()
+                .filter(free)
+                .last()
+                .or_else(|| m.tree.first_bus(kind))
+                .ok_or_else(|| qerr!("No '{}' bus found for device '{}'", kind.type_name(), class.name))?
+        }
         None => m
             .tree
             .first_bus(kind)
@@ -138,40 +150,12 @@ impl Build<'_> {
     /// `-device` and devices that other options stand for.
     pub fn create_user_devices(&mut self) -> QResult<()> {
         self.create_virtio_drives()?;
-        for (i, p) in self.spec.debugcons.iter().enumerate() {
-            let _ = i;
-            let Some(chr) = &p.chardev else { continue };
-            let mut props = Dict::new();
-            props.push("chardev", crate::spec::Value::text(chr.clone()));
-            let a = DeviceArgs { driver: "isa-debugcon", id: None, bus: None, props: &props };
-            create_device(self.m, &a).map_err(|e| p.loc.locate(e))?;
-        }
         for d in &self.spec.devices {
             let bus = d.props.get("bus").and_then(|v| v.as_str()).map(str::to_string);
             let mut props = d.props.clone();
             props.remove("bus");
             let a = DeviceArgs { driver: &d.driver, id: d.id.as_deref(), bus: bus.as_deref(), props: &props };
             create_device(self.m, &a).map_err(|e| d.loc.locate(e))?;
-        }
-        Ok(())
-    }
-
-    /// User-creatable objects.
-    pub fn create_objects(&mut self) -> QResult<()> {
-        match self.spec.objects.first() {
-            Some(o) => Err(o.loc.locate(qerr!("invalid object type: {}", o.qom_type))),
-            None => Ok(()),
-        }
-    }
-
-    /// Network backends that exist.
-    pub fn check_net(&mut self) -> QResult<()> {
-        for n in &self.spec.netdevs {
-            if n.peer == NetPeer::None {
-                return Err(n
-                    .loc
-                    .locate(qerr!("network backend '{}' is not compiled into this binary", n.kind)));
-            }
         }
         Ok(())
     }
@@ -192,15 +176,5 @@ impl Build<'_> {
             VgaKind::Std => Ok(()),
             _ => Err(qerr!("video card is not supported")),
         }
-    }
-
-    /// Network cards of the board.
-    pub fn create_nics(&mut self, _pci: BusId, _isa: BusId) -> QResult<()> {
-        for n in &self.spec.nics {
-            if let Some(model) = &n.model {
-                return Err(n.loc.locate(qerr!("Unsupported NIC model: {model}")));
-            }
-        }
-        Ok(())
     }
 }

@@ -1,11 +1,14 @@
 //! What firmware finds: fw_cfg items, CMOS, ACPI and SMBIOS tables.
 
+use super::bootorder::boot_order;
 use super::Build;
 use crate::boards::{PcProps, SmbiosEntryPoint};
 use crate::device::{BusId, DevId};
 use crate::devices::chipset::fw_cfg::{FwCfg, FwCfgData};
-use crate::devices::legacy::rtc::cmos::{pc_cmos_init, CmosConfig};
+use crate::devices::legacy::hpet::Hpet;
+use crate::devices::legacy::rtc::cmos::{pc_cmos_init, CmosConfig, CmosDisk, DiskTranslation, FloppyKind};
 use crate::devices::legacy::rtc::Mc146818;
+use crate::devices::storage::geometry;
 use crate::direct::{DirectBoot, DirectBootSpec};
 use crate::firmware::acpi::{self, AcpiBlobs, AcpiConfig, CpuEntry, IsaDevice, PciBus, PciFunction, PciKind};
 use crate::firmware::fw_cfg_files::{self as files, FixedItems};
@@ -13,7 +16,7 @@ use crate::firmware::linux_boot;
 use crate::firmware::smbios::{self, SmbiosConfig, SmbiosOptions};
 use crate::machine::Machine;
 use crate::qom::is_a;
-use crate::spec::{FwCfgSource, SmbiosKind};
+use crate::spec::{DriveInterface, FwCfgSource, Media, SmbiosKind};
 use crate::{qerr, QResult};
 
 impl Build<'_> {
@@ -27,18 +30,17 @@ impl Build<'_> {
             ram_size: self.ram_size,
             nographic: self.spec.display.nographic,
             cpus: self.topo.cpus as u16,
-            apic_id_limit: self.topo.maxcpus as u16,
+            apic_id_limit: (apic_id(self.m, self.topo.maxcpus.saturating_sub(1)) + 1) as u16,
             boot_menu: self.spec.boot.menu == Some(true),
-            numa: None,
-            hpet: self.props::<PcProps>().filter(|p| p.hpet).map(|_| 0x8086_a201),
+            numa: self.m.numa.as_ref().map(super::NumaState::fw_cfg),
+            hpet: self.hpet_id(),
         });
         let map = files::pc_e820(&self.layout, &self.e820_config());
-        let mut named: Vec<(String, FwCfgData)> = vec![
-            ("etc/e820".into(), files::e820_file(&map).into()),
-            ("etc/system-states".into(), files::system_states(false, false, 2).to_vec().into()),
-        ];
-        self.boot_files(&mut named);
-        self.smbios_files(&mut named)?;
+        let mut named: Vec<(String, FwCfgData)> = vec![("etc/e820".into(), files::e820_file(&map).into())];
+        self.boot_files(&mut named)?;
+        if !self.is_microvm() {
+            self.smbios_files(&mut named)?;
+        }
         if self.acpi_enabled() {
             named.extend(acpi_files(self.m, self.layout, self.topo.cpus, self.topo.maxcpus));
         }
@@ -70,16 +72,53 @@ impl Build<'_> {
             boot_order: order.to_string(),
             fd_bootchk: true,
             cpus: self.topo.cpus,
-            ..CmosConfig::default()
+            floppies: [0, 1].map(|unit| self.floppy_kind(unit)),
+            disks: [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(bus, unit)| self.cmos_disk(bus, unit)),
         })?;
         self.m.with::<Mc146818, _>(rtc, |r, _| r.set_cmos(&bytes));
         Ok(())
     }
 
-    fn boot_files(&self, named: &mut Vec<(String, FwCfgData)>) {
+    /// Geometry of an IDE disk of the board.
+    fn cmos_disk(&self, bus: u32, unit: u32) -> Option<CmosDisk> {
+        let i = self.drive_at(DriveInterface::Ide, bus, unit)?;
+        if self.spec.drives.get(i)?.media == Media::Cdrom {
+            return None;
+        }
+        let disk = self.m.block.backend_for(&self.places.get(i)?.id).ok()?;
+        let (g, t) = geometry::guess(&disk);
+        let translation = match t {
+            geometry::Translation::Lba => DiskTranslation::Lba,
+            geometry::Translation::Large => DiskTranslation::Large,
+            geometry::Translation::Rechs => DiskTranslation::RevisedEchs,
+            _ => DiskTranslation::None,
+        };
+        Some(CmosDisk { chs: (g.cyls as u16, g.heads as u8, g.secs as u8), translation })
+    }
+
+    /// Type of a floppy drive of the board, as its property says after it was created.
+    fn floppy_kind(&self, unit: u64) -> FloppyKind {
+        let is = |n: &&crate::device::DeviceNode| {
+            n.class.name == "floppy"
+                && n.props.get_prop("unit").is_some_and(|p| p.value.as_u64() == Some(unit))
+        };
+        match self.m.tree.iter().find(is).and_then(|n| n.props.get_prop("drive-type")) {
+            Some(t) if t.value == "144" => FloppyKind::F144,
+            Some(t) if t.value == "288" => FloppyKind::F288,
+            Some(t) if t.value == "120" => FloppyKind::F120,
+            _ => FloppyKind::None,
+        }
+    }
+
+    fn hpet_id(&mut self) -> Option<u32> {
+        let hpet = self.m.tree.by_class("hpet").map(|n| n.id)?;
+        self.m.with::<Hpet, _>(hpet, |h, _| h.capabilities() as u32)
+    }
+
+    fn boot_files(&mut self, named: &mut Vec<(String, FwCfgData)>) -> QResult<()> {
+        let order = boot_order(self.m)?;
         let boot = &self.spec.boot;
-        let bootorder = files::lines(&[], boot.strict == Some(true));
-        named.push(("bootorder".into(), bootorder.into()));
+        named.push(("bootorder".into(), files::lines(&order, boot.strict == Some(true)).into()));
         named.push(("bios-geometry".into(), files::lines(&[], false).into()));
         if let Some(ms) = boot.splash_time {
             named.push((
@@ -89,6 +128,7 @@ impl Build<'_> {
         }
         let timeout = boot.reboot_timeout.filter(|t| *t >= 0).map(|t| t.min(0xffff) as u16);
         named.push(("etc/boot-fail-wait".into(), files::boot_fail_wait(timeout).to_vec().into()));
+        Ok(())
     }
 
     fn smbios_files(&self, named: &mut Vec<(String, FwCfgData)>) -> QResult<()> {
@@ -159,8 +199,9 @@ impl Build<'_> {
         };
         let image = read("could not open kernel file", kernel)?;
         let initrd = f.initrd.as_ref().map(|p| read("error reading initrd", p)).transpose()?;
-        let append = f.append.as_deref().unwrap_or("");
-        let linux = linux_boot::prepare(&image, append, initrd, self.layout.below_4g)
+        let extra = crate::boards::microvm::kernel_arguments(self.m);
+        let append = format!("{}{extra}", f.append.as_deref().unwrap_or(""));
+        let linux = linux_boot::prepare(&image, &append, initrd, self.layout.below_4g)
             .map_err(|e| qerr!("qemu: {e}"))?;
         Ok(linux.into_items())
     }
@@ -172,17 +213,21 @@ impl Build<'_> {
         Ok(DirectBootSpec {
             kernel,
             initrd: self.spec.firmware.initrd.clone(),
-            cmdline: self.spec.firmware.append.clone().unwrap_or_default(),
+            cmdline: {
+                let extra = crate::boards::microvm::kernel_arguments(self.m);
+                format!("{}{extra}", self.spec.firmware.append.as_deref().unwrap_or(""))
+            },
             layout: self.layout,
             map: files::pc_e820(&self.layout, &self.e820_config()),
-            smbios: self.smbios_config()?,
+            smbios: if self.is_microvm() { None } else { Some(self.smbios_config()?) },
             cpus: (self.topo.cpus, self.topo.maxcpus),
             acpi: self.acpi_enabled(),
         })
     }
 
     fn e820_config(&self) -> files::E820Config {
-        files::E820Config { amd_cpu: false, phys_bits: 40, kvm: self.m.accel.name() == "kvm" }
+        let cpu = self.m.info.cpu;
+        files::E820Config { amd_cpu: cpu.amd, phys_bits: cpu.phys_bits, kvm: self.m.accel.name() == "kvm" }
     }
 
     /// Sets a boot without firmware up, if the kernel allows it and the user did not name a firmware.
@@ -205,8 +250,8 @@ fn acpi_files(
     cpus: u32,
     maxcpus: u32,
 ) -> Vec<(String, FwCfgData)> {
-    let first = acpi::build(&acpi_config(m, layout, cpus, maxcpus));
-    let rebuild = move |m: &mut Machine| acpi::build(&acpi_config(m, layout, cpus, maxcpus));
+    let first = acpi_blobs(m, layout, cpus, maxcpus);
+    let rebuild = move |m: &mut Machine| acpi_blobs(m, layout, cpus, maxcpus);
     let part = |name: &str, len: usize, pick: fn(AcpiBlobs) -> Vec<u8>| {
         (name.to_string(), FwCfgData::built(len as u32, move |m: &mut Machine| pick(rebuild(m))))
     };
@@ -217,14 +262,28 @@ fn acpi_files(
     ]
 }
 
+/// The ACPI tables of the machine as it is now.
+pub fn acpi_blobs(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiBlobs {
+    crate::boards::microvm::acpi_tables(m, cpus, maxcpus)
+        .unwrap_or_else(|| acpi::build(&acpi_config(m, layout, cpus, maxcpus)))
+}
+
+/// Local APIC id of the CPU with number `index`.
+fn apic_id(m: &Machine, index: u32) -> u32 {
+    m.cpu_setup.as_ref().map_or(index, |s| s.layout.apic_id_of(index))
+}
+
 /// Describes the machine as it is now.
 pub fn acpi_config(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiConfig {
-    let entries = (0..maxcpus).map(|i| CpuEntry { apic_id: i, present: i < cpus, node: None }).collect();
+    let node = |i: u32| m.numa.as_ref().and_then(|n| n.cpu_nodes.get(i as usize).copied());
+    let entries =
+        (0..maxcpus).map(|i| CpuEntry { apic_id: apic_id(m, i), present: i < cpus, node: node(i) }).collect();
     let root = m.pci.iter().find(|b| b.bridge.is_none()).map(|b| b.bus);
     let pci = root.map(|b| pci_bus(m, b)).unwrap_or_default();
     let isa = isa_devices(m);
     let mut cfg = AcpiConfig::pc(entries, layout, pci, isa);
     cfg.smm = false;
+    cfg.numa = m.numa.as_ref().map(super::NumaState::acpi);
     if let Some(p) = m.board.as_ref().and_then(|b| b.props.as_any().downcast_ref::<PcProps>()) {
         cfg.hpet = p.hpet;
     }
@@ -258,7 +317,8 @@ fn pci_bus(m: &Machine, bus: BusId) -> PciBus {
     PciBus { functions }
 }
 
-fn isa_devices(m: &Machine) -> Vec<IsaDevice> {
+/// ISA devices that ACPI describes, oldest first.
+pub fn isa_devices(m: &Machine) -> Vec<IsaDevice> {
     let number = |n: &crate::device::DeviceNode, p: &str| {
         n.props.get_prop(p).and_then(|g| g.value.as_u64()).unwrap_or(0)
     };

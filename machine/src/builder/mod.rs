@@ -1,21 +1,33 @@
 //! Builds a machine from a [`VmSpec`], in QEMU's phases: machine, accelerator, back ends, board and devices, ready.
 
 mod accel;
+mod bootorder;
 mod chardevs;
 mod cpus;
 mod devices;
 mod drives;
 mod firmware;
 mod memory;
+mod net;
+mod numa;
+mod objects;
+#[cfg(test)]
+mod tests;
 
+pub use bootorder::fw_path;
+pub use cpus::cpu_caps;
 pub use devices::{create_device, unplug_device, DeviceArgs};
 pub use drives::{block_error, drive_opts};
-pub use firmware::acpi_config;
+pub use firmware::{acpi_blobs, acpi_config, isa_devices};
+pub use net::{nic_help, nic_models};
+pub use numa::{NumaNode, NumaState};
+pub use objects::check_objects;
 
 use std::sync::Arc;
 
 use crate::boards::{self, MachineObject, MachineType, RamLayout};
 use crate::device::{BusId, DevId};
+use crate::devices::chipset::piix4_pm;
 use crate::event_loop::EventLoop;
 use crate::machine::Machine;
 use crate::memory::RegionId;
@@ -44,6 +56,8 @@ pub struct MachineInfo {
     pub cpu_model: String,
     /// Name of the RAM block's backend.
     pub ram_id: String,
+    /// What firmware tables say of the CPUs.
+    pub cpu: crate::cpu::CpuFacts,
     /// CPU devices by index.
     pub cpus: Vec<DevId>,
 }
@@ -74,6 +88,12 @@ pub struct Build<'a> {
     pub power_device: Option<DevId>,
     /// System firmware: region and size.
     pub firmware: Option<(RegionId, u64)>,
+    /// Names of back ends, in the order of `spec.netdevs`; `None`: not made.
+    pub netdev_names: Vec<Option<String>>,
+    /// Hub ports of cards (`-net nic`), by index into `spec.nics`.
+    pub nic_ports: Vec<Option<String>>,
+    /// Cards that the board made, as indexes into `spec.nics`.
+    pub created_nics: Vec<usize>,
     /// Lines for standard error or output that creation produced.
     pub messages: &'a mut dyn Messages,
 }
@@ -101,6 +121,7 @@ pub struct Built {
 /// # Errors
 /// The message for the user, with the option's location in front.
 pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
+    check_objects(spec)?;
     let kind = machine_type(spec)?;
     let defaults = (kind.defaults)();
     spec::defaults::apply(spec, &defaults)?;
@@ -114,14 +135,14 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     let topo = spec.smp.resolve(&kind.smp_traits())?;
     accel::select(&mut m, spec, kind, topo, messages)?;
     globals(&mut m, spec, kind);
-    let ram_size = memory::ram_size(spec, kind)?;
+    let memory = memory::ram_size(spec, kind)?;
     let places = spec::place::place_drives(&spec.drives, &defaults)?;
     let mut b = Build {
         m: &mut m,
         spec,
         kind,
         topo,
-        ram_size,
+        ram_size: memory.ram,
         layout: RamLayout::default(),
         places,
         fw_cfg: None,
@@ -129,15 +150,24 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
         isa_bus: None,
         power_device: None,
         firmware: None,
+        netdev_names: Vec::new(),
+        nic_ports: Vec::new(),
+        created_nics: Vec::new(),
         messages,
     };
-    b.info();
+    b.info(memory);
     b.create_chardevs()?;
     b.create_objects()?;
     b.open_block_devices()?;
-    b.check_net()?;
+    b.configure_numa()?;
+    b.create_netdevs()?;
     (kind.init)(&mut b)?;
     b.create_user_devices()?;
+    b.warn_net();
+    b.m.power_device = b.power_device;
+    if let Some(pm) = b.power_device {
+        piix4_pm::machine_ready(b.m, pm);
+    }
     b.finish_firmware()?;
     b.open_direct_boot()?;
     m.settle();
@@ -217,24 +247,36 @@ impl Build<'_> {
         self.m.board.as_ref()?.props.as_any().downcast_ref()
     }
 
-    fn info(&mut self) {
+    fn info(&mut self, memory: spec::MemorySize) {
         let s = self.spec;
         self.m.info = MachineInfo {
             name: s.name.guest.clone(),
             uuid: s.uuid,
             ram_size: self.ram_size,
-            max_ram_size: s.memory.maxmem.unwrap_or(self.ram_size),
-            ram_slots: s.memory.slots.unwrap_or(0),
+            max_ram_size: memory.max,
+            ram_slots: memory.slots,
             topology: Some(self.topo),
             cpu_model: String::new(),
+            cpu: Default::default(),
             ram_id: self.kind.default_ram_id.unwrap_or("").to_string(),
             cpus: Vec::new(),
         };
     }
 
+    /// The properties of an x86 board.
+    pub fn x86_props(&self) -> Option<&crate::boards::X86Props> {
+        let pc = self.props::<crate::boards::PcProps>().map(|p| &p.x86);
+        pc.or_else(|| self.props::<crate::boards::MicrovmProps>().map(|p| &p.x86))
+    }
+
+    /// Whether the board is a `microvm`.
+    pub fn is_microvm(&self) -> bool {
+        self.props::<crate::boards::MicrovmProps>().is_some()
+    }
+
     /// Whether ACPI is on.
     pub fn acpi_enabled(&self) -> bool {
-        self.props::<crate::boards::PcProps>().is_some_and(|p| p.x86.acpi.or(true))
+        self.x86_props().is_some_and(|p| p.acpi.or(true))
     }
 
     /// Whether a kernel is to be started without going through firmware: unless the user names a firmware.

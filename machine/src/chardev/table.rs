@@ -149,6 +149,11 @@ impl CharTable {
         }
     }
 
+    /// Takes up to `n` bytes out of a ring buffer; `None` if `id` is none.
+    pub fn ringbuf_take(&mut self, id: CharId, n: usize) -> Option<Vec<u8>> {
+        self.with_backend(id, |r: &mut super::files::Ringbuf| r.take(n))
+    }
+
     /// Path of the other side of a pseudo-terminal.
     pub fn pty_path(&mut self, id: CharId) -> Option<String> {
         self.with_backend(id, |p: &mut super::files::Pty| p.path.clone())
@@ -677,10 +682,9 @@ impl Machine {
 
     fn chr_accept(&mut self, id: CharId) {
         let Some(Kind::Plain(b)) = self.chardevs.get(id).map(|c| &mut c.kind) else { return };
-        match b.accept() {
-            Ok(true) => self.chr_opened(id),
-            // Connected already (the client waits in the backlog), or the client went away again.
-            Ok(false) | Err(_) => {}
+        // Otherwise connected already (the client waits in the backlog), or the client went away again.
+        if let Ok(true) = b.accept() {
+            self.chr_opened(id);
         }
     }
 

@@ -1,8 +1,35 @@
 //! Guest processors, independent of the engine that runs them.
 
+mod caches;
+mod caps;
+mod cpuid;
+mod device;
 mod dump;
+mod features;
+mod models;
+mod names;
+#[cfg(test)]
+mod oracle;
+mod parse;
+mod props;
+mod query;
+mod resolve;
+mod table;
+mod topology;
+mod words;
 
+pub use caps::{Caps, CapsKind, HostCpu, KvmFacts, Leaf};
+pub use cpuid::TIMING_LEAF;
+pub use device::{CpuDevice, CpuFacts, CpuSetup, KvmApicProps, SharedSetup};
 pub use dump::dump;
+pub use features::{names as feature_names, Reg};
+pub use names::{class_by_name, classes, find as find_name, Kind, Name, NAMES};
+pub use parse::{apply_spec, CpuFlags};
+pub use props::CpuProps;
+pub use query::{definitions, expand, help, CpuDefinition, Expansion};
+pub use resolve::{is_amd, Board, Resolved};
+pub use topology::{ApicLayout, CpuPlace};
+pub use words::w::ARCH_CAPS;
 
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 
 use super::{Attach, BusId, Cx, DevId, Place, RealizeCx};
 use crate::machine::Machine;
-use crate::qom::{self, ClassInfo, PropInput};
+use crate::qom::{self, ClassInfo, DeviceClass, PropInput};
 use crate::{qerr, QError, QResult};
 
 /// One `-global` (or machine-version compat) value.
@@ -16,6 +16,23 @@ pub struct GlobalProp {
     pub value: String,
     /// An unknown property is an error (user's `-global`), not skipped (compat).
     pub strict: bool,
+}
+
+impl GlobalProp {
+    /// Sets the value on an instance of `class`.
+    ///
+    /// # Errors
+    /// Unknown property (if the value is the user's) or bad value.
+    pub fn apply(&self, class: &ClassInfo, p: &mut dyn DeviceClass) -> QResult<()> {
+        let place = || format!("can't apply global {}.{}={}: ", self.driver, self.property, self.value);
+        let known = p
+            .set_prop(class.name, &self.property, &PropInput::Str(&self.value))
+            .map_err(|e| e.prepend(&place()))?;
+        if !known && self.strict {
+            return Err(qerr!("Property '{}.{}' not found", class.name, self.property).prepend(&place()));
+        }
+        Ok(())
+    }
 }
 
 impl Machine {
@@ -34,11 +51,7 @@ impl Machine {
             class.create.ok_or_else(|| qerr!("Parameter 'driver' expects a non-abstract device type"))?;
         let mut p = create();
         for g in self.globals.clone().iter().filter(|g| qom::is_a(class, &g.driver)) {
-            let known = p.set_prop(class.name, &g.property, &PropInput::Str(&g.value))?;
-            if !known && g.strict {
-                return Err(qerr!("Property '{}.{}' not found", class.name, g.property)
-                    .prepend(&format!("can't apply global {}.{}={}: ", g.driver, g.property, g.value)));
-            }
+            g.apply(class, &mut *p)?;
         }
         for (name, input) in props {
             qom::set_prop(class, &mut *p, name, input)?;

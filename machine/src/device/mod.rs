@@ -194,7 +194,15 @@ pub trait BlockFrontend {
     fn tray_open(&self) -> Option<bool> {
         None
     }
-    /// Opens or closes the tray (`eject`), or asks the guest to.
+    /// The guest has locked the medium.
+    fn locked(&self) -> bool {
+        false
+    }
+    /// The drive behind the device.
+    fn backend(&self) -> Option<rqemu_block::BlockBackend> {
+        None
+    }
+    /// Tells the guest that the user wants the medium; `force` takes the lock away.
     fn eject_request(&mut self, _cx: &mut Cx<'_>, _force: bool) {}
     /// The backend's size changed.
     fn resized(&mut self, _cx: &mut Cx<'_>) {}

@@ -3,7 +3,7 @@
 
 use super::{DevId, Place};
 use crate::machine::Machine;
-use crate::memory::{FlatKind, Space};
+use crate::memory::Space;
 use crate::qom::{Classed, PropInput};
 
 /// A machine without CPUs, with a manual clock that stands at 0.
@@ -24,34 +24,14 @@ impl Machine {
 
     /// Guest read of `size` bytes.
     pub fn guest_read(&mut self, space: Space, addr: u64, size: u8) -> u64 {
-        let maps = self.maps.load_full();
-        let view = if space == Space::Io { &maps.io } else { &maps.mem };
-        match view.find(addr) {
-            Some(r) => match &r.kind {
-                FlatKind::Io { owner, spec } => {
-                    self.io_read(*owner, *spec, r.offset + (addr - r.start), size)
-                }
-                FlatKind::Ram { .. } => {
-                    let mut b = [0; 8];
-                    view.read(addr, &mut b[..usize::from(size)]).unwrap();
-                    u64::from_le_bytes(b)
-                }
-            },
-            None => crate::machine::mask(size),
-        }
+        let mut b = [0; 8];
+        self.bus_read(space, addr, &mut b[..usize::from(size)]);
+        u64::from_le_bytes(b)
     }
 
     /// Guest write of `size` bytes.
     pub fn guest_write(&mut self, space: Space, addr: u64, size: u8, value: u64) {
-        let maps = self.maps.load_full();
-        let view = if space == Space::Io { &maps.io } else { &maps.mem };
-        let Some(r) = view.find(addr) else { return };
-        match &r.kind {
-            FlatKind::Io { owner, spec } => {
-                self.io_write(*owner, *spec, r.offset + (addr - r.start), size, value)
-            }
-            FlatKind::Ram { .. } => view.write(addr, &value.to_le_bytes()[..usize::from(size)]).unwrap(),
-        }
+        self.bus_write(space, addr, &value.to_le_bytes()[..usize::from(size)]);
     }
 
     /// `inb`.

@@ -8,6 +8,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
 use crate::boards::RamLayout;
 use crate::machine::Machine;
+use crate::memory::RamBlock;
 use crate::{qerr, QResult};
 
 /// Limit of the table that [`gdt`] makes.
@@ -65,25 +66,36 @@ pub fn identity_map(m: &Machine, at: u64) -> QResult<()> {
 
 /// RAM as the loader crate sees it. The value borrows the RAM block's mapping and must not outlive the machine.
 pub fn guest_memory(m: &Machine, layout: &RamLayout) -> QResult<GuestMemoryMmap<()>> {
-    let ram = m.main_ram.as_ref().ok_or_else(|| qerr!("machine has no RAM"))?;
+    if m.main_ram.is_empty() {
+        return Err(qerr!("machine has no RAM"));
+    }
     let mut regions = Vec::new();
-    for (gpa, offset, len) in
-        [(0, 0, layout.below_4g), (layout.above_4g_start, layout.below_4g, layout.above_4g)]
-    {
-        if len == 0 || offset + len > ram.len() {
-            continue;
+    let mut start = 0;
+    for ram in &m.main_ram {
+        for (gpa, first, len) in
+            [(0, 0, layout.below_4g), (layout.above_4g_start, layout.below_4g, layout.above_4g)]
+        {
+            // The part of this block that lies in this part of the layout, as RAM offsets.
+            let (from, to) = (start.max(first), (start + ram.len()).min(first + len));
+            if from < to {
+                regions.push(region(ram, from - start, to - from, gpa + from - first)?);
+            }
         }
-        // SAFETY: the range was checked to lie within the block, whose mapping the machine keeps for its whole life; the
-        // region built here does not own it.
-        let map = unsafe {
-            MmapRegionBuilder::new(len as usize)
-                .with_raw_mmap_pointer(ram.host().add(offset as usize))
-                .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-                .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
-                .build()
-        };
-        let map = map.map_err(|e| qerr!("cannot describe guest memory: {e}"))?;
-        regions.extend(GuestRegionMmap::new(map, GuestAddress(gpa)));
+        start += ram.len();
     }
     GuestMemoryMmap::from_regions(regions).map_err(|e| qerr!("cannot describe guest memory: {e}"))
+}
+
+fn region(ram: &RamBlock, offset: u64, len: u64, gpa: u64) -> QResult<GuestRegionMmap<()>> {
+    // SAFETY: the range lies within the block, whose mapping the machine keeps for its whole life; the region built
+    // here does not own it.
+    let map = unsafe {
+        MmapRegionBuilder::new(len as usize)
+            .with_raw_mmap_pointer(ram.host().add(offset as usize))
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
+            .build()
+    };
+    let map = map.map_err(|e| qerr!("cannot describe guest memory: {e}"))?;
+    GuestRegionMmap::new(map, GuestAddress(gpa)).ok_or_else(|| qerr!("cannot describe guest memory"))
 }

@@ -15,7 +15,7 @@ use std::fs::File;
 use image::{Image, ImageKind};
 
 use crate::boards::RamLayout;
-use crate::builder::acpi_config;
+use crate::builder::acpi_blobs;
 use crate::cpu::BootRegs;
 use crate::firmware::acpi;
 use crate::firmware::boot_params::{pvh_start_info, zero_page, LinuxParams, PvhParams};
@@ -44,7 +44,7 @@ pub struct DirectBoot {
     cmdline: String,
     layout: RamLayout,
     map: Vec<E820Entry>,
-    smbios: SmbiosConfig,
+    smbios: Option<SmbiosConfig>,
     cpus: (u32, u32),
     acpi: bool,
 }
@@ -61,8 +61,8 @@ pub struct DirectBootSpec<'a> {
     pub layout: RamLayout,
     /// Memory map before reservations.
     pub map: Vec<E820Entry>,
-    /// SMBIOS.
-    pub smbios: SmbiosConfig,
+    /// SMBIOS, if the board has it.
+    pub smbios: Option<SmbiosConfig>,
     /// CPUs at start and at most.
     pub cpus: (u32, u32),
     /// ACPI tables are wanted.
@@ -107,8 +107,10 @@ impl DirectBoot {
     /// # Errors
     /// The kernel or initrd does not fit, or a file became unreadable.
     pub fn prepare(&mut self, m: &mut Machine) -> QResult<BootRegs> {
-        pci::program_chipset(m);
-        pci::assign(m, self.layout.below_4g);
+        if m.tree.by_class("i440FX").is_some() {
+            pci::program_chipset(m);
+            pci::assign(m, self.layout.below_4g);
+        }
         m.settle();
         let mut areas = Areas::top_of_ram(self.layout.below_4g, 0x2_0000);
         let high = areas.high;
@@ -127,7 +129,7 @@ impl DirectBoot {
         let fail = |e| qerr!("cannot place firmware tables: {e}");
         let mut rsdp = 0;
         if self.acpi {
-            let blobs = acpi::build(&acpi_config(m, self.layout, self.cpus.0, self.cpus.1));
+            let blobs = acpi_blobs(m, self.layout, self.cpus.0, self.cpus.1);
             let files = [
                 LoaderFile { name: acpi::TABLES_FILE.into(), data: blobs.tables },
                 LoaderFile { name: acpi::RSDP_FILE.into(), data: blobs.rsdp },
@@ -138,8 +140,10 @@ impl DirectBoot {
                 memory::write(m, f.gpa, &f.data)?;
             }
         }
-        for f in place_smbios(&smbios::build(&self.smbios), areas).map_err(fail)? {
-            memory::write(m, f.gpa, &f.data)?;
+        if let Some(s) = &self.smbios {
+            for f in place_smbios(&smbios::build(s), areas).map_err(fail)? {
+                memory::write(m, f.gpa, &f.data)?;
+            }
         }
         Ok(rsdp)
     }

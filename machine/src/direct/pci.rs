@@ -2,6 +2,7 @@
 
 use crate::device::DevId;
 use crate::machine::Machine;
+use crate::memory::Space;
 use crate::pci::{reg, BarKind};
 
 /// Top of the range for 32-bit memory BARs (the I/O APIC lies above).
@@ -22,8 +23,7 @@ pub fn program_chipset(m: &mut Machine) {
         m.pci_config_write(bridge, 0x60 + i as u16, 1, u32::from(*irq));
     }
     // Edge/level control: interrupts 10 and 11 are level-triggered.
-    write_port(m, 0x4d0, 0);
-    write_port(m, 0x4d1, 0x0c);
+    m.bus_write(Space::Io, 0x4d0, &[0, 0x0c]);
     let ide = m.tree.by_class("piix3-ide").map(|n| n.id);
     m.pci_config_write(ide, 0x40, 2, 0x8000);
     m.pci_config_write(ide, 0x42, 2, 0x8000);
@@ -32,15 +32,6 @@ pub fn program_chipset(m: &mut Machine) {
     m.pci_config_write(pm, 0x80, 1, 1);
     m.pci_config_write(pm, 0x90, 4, 0x701);
     m.pci_config_write(pm, 0xd2, 1, 9);
-}
-
-fn write_port(m: &mut Machine, port: u16, value: u8) {
-    let maps = m.maps.load_full();
-    if let Some(r) = maps.io.find(u64::from(port)) {
-        if let crate::memory::FlatKind::Io { owner, spec } = &r.kind {
-            m.io_write(*owner, *spec, r.offset + (u64::from(port) - r.start), 1, u64::from(value));
-        }
-    }
 }
 
 struct Bar {
@@ -99,7 +90,7 @@ fn bars(m: &mut Machine, dev: DevId) -> Vec<(usize, BarKind, u64)> {
 }
 
 fn place(m: &mut Machine, list: &mut [Bar], start: u64) {
-    list.sort_by(|a, b| b.size.cmp(&a.size));
+    list.sort_by_key(|b| std::cmp::Reverse(b.size));
     let mut at = start;
     for b in list.iter() {
         at = at.next_multiple_of(b.size);

@@ -4,12 +4,13 @@
 //! flattened into a sorted list of ranges whenever it changed; vCPUs and I/O threads read that list as a
 //! lock-free snapshot ([`Maps`]), and accelerators are told the difference.
 
+pub mod access;
 mod flat;
 mod ram;
 mod tree;
 
 pub use flat::{FlatKind, FlatRange, FlatView, MemError};
-pub use ram::{RamBlock, RamError, RamSource};
+pub use ram::{RamBlock, RamError, RamOptions, RamSource};
 pub use tree::{IoSpec, Owner, Region, RegionId, RegionKind, RegionTree};
 
 use std::sync::Arc;

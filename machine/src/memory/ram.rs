@@ -12,6 +12,8 @@ use vm_memory::FileOffset;
 pub enum RamSource {
     /// Private anonymous memory.
     Anonymous,
+    /// Anonymous memory that child processes share.
+    Shared,
     /// An anonymous file (`memfd_create`), shared if `share`.
     Memfd {
         /// Map shared, so that other processes that get the descriptor see writes.
@@ -30,6 +32,15 @@ pub enum RamSource {
         /// Map read-only.
         readonly: bool,
     },
+}
+
+/// How a block is mapped.
+#[derive(Clone, Copy, Debug)]
+pub struct RamOptions {
+    /// Page size in bytes, a power of two; the block is rounded up to it.
+    pub page: u64,
+    /// Fail now rather than later if the host has not enough memory.
+    pub reserve: bool,
 }
 
 /// Why a block could not be made.
@@ -54,11 +65,22 @@ pub struct RamBlock {
 impl RamBlock {
     /// Maps `size` bytes (rounded up to whole pages) from `source`.
     pub fn new(name: &str, size: u64, source: RamSource) -> Result<Self, RamError> {
+        Self::with(name, size, source, RamOptions { page: 4096, reserve: false })
+    }
+
+    /// Maps `size` bytes from `source` as `options` say.
+    ///
+    /// # Errors
+    /// The host has not enough memory, or the file cannot be mapped.
+    pub fn with(name: &str, size: u64, source: RamSource, options: RamOptions) -> Result<Self, RamError> {
         let fail = |err: String| RamError::Map { name: name.to_string(), err };
-        let len = usize::try_from(size.div_ceil(4096) * 4096).map_err(|e| fail(e.to_string()))?;
+        let too_large = || fail("Cannot allocate memory".to_string());
+        let len = size.checked_next_multiple_of(options.page).ok_or_else(too_large)?;
+        let len = usize::try_from(len).map_err(|_| too_large())?;
         let builder = MmapRegionBuilder::new(len);
         let (file, share, readonly) = match source {
             RamSource::Anonymous => (None, false, false),
+            RamSource::Shared => (None, true, false),
             RamSource::Memfd { share, hugetlb, seal } => (
                 Some(memfd(name, len as u64, hugetlb, seal).map_err(|e| fail(crate::error::strerror(&e)))?),
                 share,
@@ -75,14 +97,15 @@ impl RamBlock {
                 builder
             }
         };
-        let map = builder.with_mmap_prot(prot).with_mmap_flags(flags | libc::MAP_NORESERVE).build().map_err(
-            |e| {
-                fail(match e {
-                    vm_memory::mmap::MmapRegionError::Mmap(e) => crate::error::strerror(&e),
-                    e => e.to_string(),
-                })
-            },
-        )?;
+        if !options.reserve {
+            flags |= libc::MAP_NORESERVE;
+        }
+        let map = builder.with_mmap_prot(prot).with_mmap_flags(flags).build().map_err(|e| {
+            fail(match e {
+                vm_memory::mmap::MmapRegionError::Mmap(e) => crate::error::strerror(&e),
+                e => e.to_string(),
+            })
+        })?;
         // Large pages make first touches by natively running guest code much cheaper; advice only.
         if len >= 2 << 20 {
             // SAFETY: the range is the mapping just made; the advice does not change its contents.
@@ -141,11 +164,46 @@ impl RamBlock {
         true
     }
 
-    /// Makes the host provide all pages now.
-    pub fn prealloc(&self) {
-        // SAFETY: the range is exactly the mapping; the advice does not change its contents. Old kernels refuse it, then
-        // pages come on first touch.
-        unsafe { libc::madvise(self.host().cast(), self.len() as usize, libc::MADV_POPULATE_WRITE) };
+    /// Makes the host provide all pages now, with `threads` threads.
+    ///
+    /// # Errors
+    /// The host has not enough (huge) pages.
+    pub fn prealloc(&self, threads: usize) -> std::io::Result<()> {
+        let pages = self.len().div_ceil(4096);
+        let step = pages.div_ceil(threads.max(1) as u64).max(1) * 4096;
+        let starts = (0..self.len()).step_by(step as usize);
+        if threads <= 1 {
+            return self.populate(0, self.len());
+        }
+        std::thread::scope(|s| {
+            let jobs: Vec<_> =
+                starts.map(|at| s.spawn(move || self.populate(at, step.min(self.len() - at)))).collect();
+            jobs.into_iter().try_for_each(|j| j.join().unwrap_or(Ok(())))
+        })
+    }
+
+    fn populate(&self, offset: u64, len: u64) -> std::io::Result<()> {
+        let Some(len) = len.min(self.len().saturating_sub(offset)).try_into().ok() else { return Ok(()) };
+        // SAFETY: the range lies within the mapping; the advice does not change its contents.
+        let r =
+            unsafe { libc::madvise(self.host().add(offset as usize).cast(), len, libc::MADV_POPULATE_WRITE) };
+        match std::io::Error::last_os_error() {
+            // Old kernels do not know the advice; then pages come on first touch.
+            e if r != 0 && e.raw_os_error() != Some(libc::EINVAL) => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the kernel advice (`MADV_*`) about the whole block. `MADV_DONTNEED` and `MADV_REMOVE` drop contents.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn advise(&self, advice: i32) -> std::io::Result<()> {
+        // SAFETY: the range is exactly the mapping; guest memory may change at any time anyway.
+        match unsafe { libc::madvise(self.host().cast(), self.len() as usize, advice) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
     }
 
     /// Fills the whole block with zeroes, giving anonymous pages back to the host.

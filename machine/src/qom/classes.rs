@@ -17,18 +17,30 @@ register_classes! {
         crate::devices::chipset::piix3::Piix3Props,
         crate::devices::chipset::piix4_pm::Piix4PmProps,
         crate::devices::display::vga::pci::VgaPciProps,
+        crate::devices::misc::ged::GedProps,
+        crate::devices::storage::fdc::FloppyProps,
         crate::devices::chipset::fw_cfg::FwCfgIoProps,
+        crate::devices::legacy::hpet::HpetProps,
         crate::devices::chipset::i440fx::I440fxProps,
         crate::devices::chipset::i440fx::I440fxHostProps,
         crate::devices::legacy::i8042::I8042Props,
         crate::devices::chipset::dma::I8257Props,
         crate::devices::storage::ide::IdeCdProps,
         crate::devices::storage::ide::IdeHdProps,
+        crate::devices::legacy::ioapic::IoapicProps,
         crate::devices::misc::debug_exit::DebugExitProps,
         crate::devices::misc::debugcon::DebugconProps,
+        crate::devices::storage::fdc::IsaFdcProps,
+        crate::devices::legacy::i8259::IsaPicProps,
+        crate::devices::legacy::parallel::IsaParallelProps,
         crate::devices::legacy::pit::pcspk::PcspkProps,
         crate::devices::legacy::pit::IsaPitProps,
         crate::devices::legacy::serial::IsaSerialProps,
+        crate::devices::misc::isabus_bridge::IsaBridgeProps,
+        crate::cpu::KvmApicProps,
+        crate::devices::legacy::kvm::KvmPicProps,
+        crate::devices::legacy::kvm::KvmIoapicProps,
+        crate::devices::legacy::kvm::KvmPitProps,
         crate::devices::legacy::rtc::Mc146818Props,
         crate::devices::legacy::serial::PciSerialProps,
         crate::devices::storage::ide::Piix3IdeProps,
@@ -40,14 +52,37 @@ register_classes! {
         crate::devices::misc::pvpanic::PvpanicPciProps,
         crate::devices::legacy::serial::SerialProps,
         crate::devices::chipset::smbus::SmbusEepromProps,
+        crate::devices::virtio::serial::port::VirtConsoleProps,
+        crate::devices::virtio::balloon::VirtioBalloonProps,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::balloon::VirtioBalloonProps, 0>,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::balloon::VirtioBalloonProps, 2>,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::balloon::VirtioBalloonProps, 1>,
+        crate::devices::virtio::blk::VirtioBlkProps,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::blk::VirtioBlkProps, 0>,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::blk::VirtioBlkProps, 2>,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::blk::VirtioBlkProps, 1>,
+        crate::devices::virtio::mmio::VirtioMmioProps,
+        crate::devices::virtio::rng::VirtioRngProps,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::rng::VirtioRngProps, 0>,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::rng::VirtioRngProps, 2>,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::rng::VirtioRngProps, 1>,
+        crate::devices::virtio::serial::VirtioSerialProps,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::serial::VirtioSerialProps, 0>,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::serial::VirtioSerialProps, 2>,
+        crate::devices::virtio::pci::PciDeviceProps<crate::devices::virtio::serial::VirtioSerialProps, 1>,
+        crate::devices::virtio::serial::port::VirtSerialPortProps,
         crate::devices::misc::vmcoreinfo::VmcoreinfoProps,
         crate::devices::misc::vmgenid::VmgenidProps,
     }
     abstracts {
+        "acpi-ged": Some("sys-bus-device"),
+        "apic-common": Some("device"),
+        "cpu": Some("device"),
         "device": Some("object"),
         "fw_cfg": Some("sys-bus-device"),
         "i2c-slave": Some("device"),
         "ide-device": Some("device"),
+        "ioapic-common": Some("sys-bus-device"),
         "isa-device": Some("device"),
         "object": None,
         "pci-device": Some("device"),
@@ -55,19 +90,28 @@ register_classes! {
         "pci-ide": Some("pci-device"),
         "pci-piix3": Some("pci-device"),
         "pci-vga": Some("pci-device"),
+        "pic-common": Some("isa-device"),
         "pit-common": Some("isa-device"),
         "ps2-device": Some("sys-bus-device"),
         "smbus-device": Some("i2c-slave"),
         "sys-bus-device": Some("device"),
+        "virtio-balloon-pci-base": Some("virtio-pci"),
+        "virtio-blk-pci-base": Some("virtio-pci"),
+        "virtio-device": Some("device"),
+        "virtio-pci": Some("pci-device"),
+        "virtio-rng-pci-base": Some("virtio-pci"),
+        "virtio-serial-pci-base": Some("virtio-pci"),
+        "virtio-serial-port": Some("device"),
+        "x86_64-cpu": Some("cpu"),
     }
 }
 
-/// Concrete classes, sorted by name.
+/// Concrete classes, sorted by name, without the CPU models.
 pub static ALL_CLASSES: &[&ClassInfo] = CONCRETE;
 
 /// All classes, concrete and abstract.
 pub fn classes() -> impl Iterator<Item = &'static ClassInfo> {
-    CONCRETE.iter().copied().chain(ABSTRACT.iter())
+    CONCRETE.iter().copied().chain(crate::cpu::classes()).chain(ABSTRACT.iter())
 }
 
 /// Class by exact name.
@@ -75,7 +119,7 @@ pub fn class_by_name(name: &str) -> Option<&'static ClassInfo> {
     if let Ok(i) = CONCRETE.binary_search_by(|c| c.name.cmp(name)) {
         return CONCRETE.get(i).copied();
     }
-    ABSTRACT.iter().find(|c| c.name == name)
+    crate::cpu::class_by_name(name).or_else(|| ABSTRACT.iter().find(|c| c.name == name))
 }
 
 /// Class by name or alias, as `-device` takes it.

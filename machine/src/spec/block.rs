@@ -2,6 +2,8 @@
 
 use super::loc::Loc;
 use super::value::Dict;
+use crate::error::QResult;
+use crate::qerr;
 
 /// `-blockdev` / `blockdev-add`.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,6 +138,65 @@ pub struct ThrottleSpec {
     pub group: Option<String>,
     /// `(name, value)` such as `("bps-total", 1000)`, in order, without the `throttling.` prefix.
     pub limits: Vec<(String, u64)>,
+}
+
+/// Largest limit of any kind.
+const MAX_LIMIT: u64 = 1_000_000_000_000_000;
+
+impl ThrottleSpec {
+    /// A limit; 0 = none.
+    pub fn limit(&self, name: &str) -> u64 {
+        self.limits.iter().rev().find(|(k, _)| k == name).map_or(0, |(_, v)| *v)
+    }
+
+    /// Limits that exclude or need each other.
+    pub fn check(&self) -> QResult<()> {
+        let set = |name: String| self.limit(&name) != 0;
+        for unit in ["bps", "iops"] {
+            for max in ["", "-max"] {
+                let key = |direction: &str| format!("{unit}-{direction}{max}");
+                if set(key("total")) && (set(key("read")) || set(key("write"))) {
+                    return Err(qerr!(
+                        "bps/iops/max total values and read/write values cannot be used at the same time"
+                    ));
+                }
+            }
+        }
+        if self.limit("iops-size") != 0
+            && !["total", "read", "write"].iter().any(|d| set(format!("iops-{d}")))
+        {
+            return Err(qerr!("iops size requires an iops value to be set"));
+        }
+        for unit in ["bps", "iops"] {
+            for direction in ["total", "read", "write"] {
+                self.check_one(&format!("{unit}-{direction}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_one(&self, name: &str) -> QResult<()> {
+        let (average, max) = (self.limit(name), self.limit(&format!("{name}-max")));
+        if average > MAX_LIMIT || max > MAX_LIMIT {
+            return Err(qerr!("bps/iops/max values must be within [0, {MAX_LIMIT}]"));
+        }
+        let length = format!("{name}-max-length");
+        if let Some((_, value)) = self.limits.iter().rev().find(|(k, _)| *k == length) {
+            match value {
+                0 => return Err(qerr!("the burst length cannot be 0")),
+                1 => {}
+                _ if max == 0 => return Err(qerr!("burst length set without burst rate")),
+                _ => {}
+            }
+        }
+        if max != 0 && average == 0 {
+            return Err(qerr!("bps_max/iops_max require corresponding bps/iops values"));
+        }
+        if max != 0 && max < average {
+            return Err(qerr!("bps_max/iops_max cannot be lower than bps/iops"));
+        }
+        Ok(())
+    }
 }
 
 impl Default for DriveSpec {

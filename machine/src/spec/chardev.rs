@@ -1,6 +1,8 @@
 //! Character devices and what is connected to them.
 
 use super::loc::Loc;
+use crate::error::QResult;
+use crate::qerr;
 
 /// `-chardev` / `chardev-add`. `mux=on` and `mon:` are lowered to two entries: the backend under the label
 /// `ID-base`, and a [`ChardevBackend::Mux`] under `ID`.
@@ -156,6 +158,29 @@ impl SocketChardev {
             tls_creds: None,
             tls_authz: None,
         }
+    }
+
+    /// Options that exclude each other.
+    pub fn check(&self) -> QResult<()> {
+        let on = |v: Option<bool>| v == Some(true);
+        let server = self.server.unwrap_or(true);
+        let reconnect = self.reconnect.is_some_and(|r| r != 0);
+        if reconnect && matches!(self.addr, SocketAddress::Fd { .. }) {
+            return Err(qerr!("'reconnect' option is incompatible with 'fd' address type"));
+        }
+        if self.tls_authz.is_some() && self.tls_creds.is_none() {
+            return Err(qerr!("'tls_authz' option requires 'tls_creds' option"));
+        }
+        if server && reconnect {
+            return Err(qerr!("'reconnect' option is incompatible with socket in server listen mode"));
+        }
+        if !server && on(self.websocket) {
+            return Err(qerr!("Websocket client is not implemented"));
+        }
+        if !server && self.wait.is_some() {
+            return Err(qerr!("'wait' option is incompatible with socket in client connect mode"));
+        }
+        Ok(())
     }
 }
 

@@ -105,15 +105,13 @@ pub struct AcpiTableSpec {
     pub loc: Loc,
 }
 
-/// `-rtc`.
+/// `-rtc`. `driftfix=slew` is lowered to the global value `mc146818rtc.lost_tick_policy=slew`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RtcSpec {
     /// Start time.
     pub base: RtcBase,
     /// What drives it.
     pub clock: RtcClock,
-    /// `driftfix=slew`; `None` = not given.
-    pub driftfix_slew: Option<bool>,
 }
 
 /// `-rtc base=`.

@@ -10,25 +10,33 @@ use crate::error::QError;
 /// Two items that differ only in their origin are equal: a machine described by QMP calls compares equal to
 /// the same machine described on a command line.
 #[derive(Clone, Default)]
-pub struct Loc(Option<Arc<str>>);
+pub struct Loc {
+    text: Option<Arc<str>>,
+    file: bool,
+}
 
 impl Loc {
     /// Made up by the program itself (default devices) or by QMP: errors carry no prefix.
-    pub const NONE: Loc = Loc(None);
+    pub const NONE: Loc = Loc { text: None, file: false };
 
     /// An option as typed, for example `-drive file=x` or `--m`.
     pub fn option(words: &[&str]) -> Self {
-        Self(Some(Arc::from(words.join(" "))))
+        Self { text: Some(Arc::from(words.join(" "))), file: false }
     }
 
     /// A line of a configuration file; lines count from 1.
     pub fn file(name: &str, line: u32) -> Self {
-        Self(Some(Arc::from(format!("{name}:{line}"))))
+        Self { text: Some(Arc::from(format!("{name}:{line}"))), file: true }
     }
 
     /// The prefix without its colon.
     pub fn as_str(&self) -> Option<&str> {
-        self.0.as_deref()
+        self.text.as_deref()
+    }
+
+    /// True for a place in a file: its prefix follows the program's name without a blank.
+    pub fn is_file(&self) -> bool {
+        self.file
     }
 
     /// Puts `-option argument: ` in front of an error's description.
@@ -38,6 +46,15 @@ impl Loc {
             None => err,
         }
     }
+}
+
+/// Text of an option that is read later, with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// The option's argument.
+    pub text: String,
+    /// Error prefix.
+    pub loc: Loc,
 }
 
 impl PartialEq for Loc {

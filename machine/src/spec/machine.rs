@@ -17,9 +17,9 @@ pub struct MachineSpec {
 /// Where the wish for an accelerator came from; QEMU words errors by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccelOrigin {
-    /// `-accel X` or `-enable-kvm`: an unknown name is an error prefixed with the option.
+    /// `-accel X`: an unknown name is an error prefixed with the option.
     Option,
-    /// `-machine accel=a:b`: each unknown name gives a line `invalid accelerator a`, without a prefix, and is skipped.
+    /// `-machine accel=a:b` or `-enable-kvm`: each unknown name gives a line `invalid accelerator a`, without a prefix, and is skipped.
     Machine,
     /// Nothing was asked for.
     Default,

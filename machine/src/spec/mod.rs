@@ -18,10 +18,12 @@ pub mod memory;
 pub mod net;
 pub mod place;
 pub mod run;
+pub mod schema;
 pub mod size;
 pub mod smp;
 pub mod text;
 pub mod value;
+pub mod visit;
 
 pub use block::{BlockdevSpec, DriveInterface, DriveSpec, Media, OnError, ThrottleSpec};
 pub use chardev::{
@@ -34,11 +36,11 @@ pub use firmware::{
     AcpiTableSpec, BootSpec, FirmwareSpec, FwCfgSource, FwCfgSpec, OptionRomSpec, RtcBase, RtcClock, RtcSpec,
     SmbiosKind, SmbiosSpec,
 };
-pub use loc::Loc;
+pub use loc::{Loc, Word};
 pub use machine::{
     AccelOrigin, AccelSpec, CpuFeature, CpuSpec, DeviceSpec, GlobalSpec, MachineSpec, ObjectSpec,
 };
-pub use memory::{MemorySpec, NumaKind, NumaSpec};
+pub use memory::{MemorySize, MemorySpec, NumaKind, NumaSpec};
 pub use net::{NetPeer, NetdevSpec, NicSpec};
 pub use place::DrivePlace;
 pub use run::{
@@ -75,7 +77,7 @@ pub struct VmSpec {
     pub netdevs: Vec<NetdevSpec>,
     /// NICs of the board.
     pub nics: Vec<NicSpec>,
-    /// Devices.
+    /// Devices in the order they are created: `-usbdevice`, then `-device` (options before JSON), `-virtfs`, `-debugcon`.
     pub devices: Vec<DeviceSpec>,
     /// Global property values.
     pub globals: Vec<GlobalSpec>,
@@ -83,8 +85,6 @@ pub struct VmSpec {
     pub serials: Vec<CharPort>,
     /// Parallel ports by number.
     pub parallels: Vec<CharPort>,
-    /// `-debugcon`: `isa-debugcon` devices.
-    pub debugcons: Vec<CharPort>,
     /// Monitors.
     pub monitors: Vec<MonitorSpec>,
     /// fw_cfg items.
@@ -117,8 +117,6 @@ pub struct VmSpec {
     pub name: NameSpec,
     /// Process-wide switches.
     pub run: RunSpec,
-    /// `-usbdevice` names.
-    pub usb_devices: Vec<OptsSpec>,
     /// Default devices that are still wanted.
     pub defaults: DefaultDevices,
 }

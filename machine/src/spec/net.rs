@@ -25,7 +25,8 @@ pub enum NetPeer {
     None,
     /// `-net`: a port of this hub.
     Hub(i32),
-    /// `-nic`: the NIC or backend with this index in its list.
+    /// `-nic`: for a NIC, the backend at this index of `VmSpec::netdevs`; for a backend, the NIC at this index of
+    /// `VmSpec::nics`.
     Index(usize),
     /// `-net nic,netdev=ID`.
     Netdev(String),

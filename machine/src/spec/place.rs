@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(ids(&list, &pc).unwrap(), expected);
         let q35 = MachineDefaults { units_per_default_bus: 1, ..pc };
         let cd = DriveSpec { index: Some(2), ..drive(None, Media::Cdrom) };
-        assert_eq!(ids(&[cd.clone()], &q35).unwrap(), ["ide2-cd0"]);
+        assert_eq!(ids(std::slice::from_ref(&cd), &q35).unwrap(), ["ide2-cd0"]);
         let microvm = MachineDefaults { drive_interface: I::None, ..q35 };
         assert_eq!(ids(&[cd], &microvm).unwrap(), ["none20"]);
     }

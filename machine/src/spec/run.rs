@@ -1,6 +1,7 @@
 //! How the process runs: start, stop, security, logging.
 
-use super::loc::Loc;
+use super::chardev::CharPort;
+use super::loc::{Loc, Word};
 
 /// What the VM does about events, `-action` and its short forms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,19 +73,19 @@ pub struct RunSpec {
     /// `-pidfile`.
     pub pidfile: Option<String>,
     /// `-incoming`: `defer` or a URI.
-    pub incoming: Option<String>,
+    pub incoming: Option<Word>,
     /// `-loadvm`.
     pub loadvm: Option<String>,
     /// `-only-migratable`.
     pub only_migratable: bool,
     /// Reactions to guest events.
     pub action: ActionSpec,
-    /// `-gdb` (or `-s`) device strings.
-    pub gdb: Vec<String>,
+    /// `-gdb` (or `-s`): the stub's chardev (`gdb`).
+    pub gdb: Option<CharPort>,
     /// `-chroot`.
     pub chroot: Option<String>,
     /// `-runas`.
-    pub runas: Option<String>,
+    pub runas: Option<Word>,
     /// `-sandbox`.
     pub sandbox: Option<SandboxSpec>,
     /// `-add-fd`.
@@ -109,12 +110,14 @@ pub struct RunSpec {
     pub singlestep: bool,
     /// `-async-teardown`.
     pub async_teardown: bool,
-    /// `-qtest` chardev string.
-    pub qtest: Option<String>,
+    /// `-qtest`: the chardev (`qtest`).
+    pub qtest: Option<CharPort>,
     /// `-qtest-log` file.
     pub qtest_log: Option<String>,
+    /// `-win2k-hack`: IDE works around the disk-full bug of the Windows 2000 installer.
+    pub win2k_hack: bool,
     /// `-dump-vmstate`.
-    pub dump_vmstate: Option<String>,
+    pub dump_vmstate: Option<Word>,
 }
 
 /// `-d`, `-D`, `-dfilter`, `-trace`.

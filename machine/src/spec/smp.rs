@@ -3,7 +3,7 @@
 use crate::error::QResult;
 use crate::qerr;
 
-/// `-smp` / `-machine smp.*`: only what was given.
+/// `-smp` / `-machine smp.*`: only what was given, cut to 32 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SmpSpec {
     /// CPUs present at start.
@@ -179,7 +179,7 @@ impl Counts {
         if self.cpus < u64::from(machine.min_cpus) {
             return Err(qerr!(
                 "Invalid SMP CPUs {}. The min CPUs supported by machine '{}' is {}",
-                self.cpus,
+                self.cpus as i32,
                 machine.machine,
                 machine.min_cpus
             ));
@@ -187,7 +187,7 @@ impl Counts {
         if self.maxcpus > u64::from(machine.max_cpus) {
             return Err(qerr!(
                 "Invalid SMP CPUs {}. The max CPUs supported by machine '{}' is {}",
-                self.maxcpus,
+                self.maxcpus as i32,
                 machine.machine,
                 machine.max_cpus
             ));

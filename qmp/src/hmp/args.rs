@@ -125,10 +125,14 @@ fn one(
         Arg::File(_) | Arg::OptFile(_) => Value::Str(word(text, command, "filename expected")?),
         Arg::Block(_) | Arg::OptBlock(_) => Value::Str(word(text, command, "block device name expected")?),
         Arg::Rest(_) => Value::Str(std::mem::take(text).to_string()),
-        Arg::Int(_) | Arg::OptInt(_) => {
+        Arg::OptDot(_) if !text.starts_with('.') => return Ok(None),
+        Arg::Int(_) | Arg::OptInt(_) | Arg::OptDot(_) => {
+            if matches!(arg, Arg::OptDot(_)) {
+                *text = text[1..].trim_start();
+            }
             let v = eval(text, registers)?;
             if i32::try_from(v).is_err() && u32::try_from(v).is_err() {
-                return Err("integer is for 32-bit values".into());
+                return Err(format!("'{}' has failed: integer is for 32-bit values", command.name));
             }
             Value::Int(v)
         }

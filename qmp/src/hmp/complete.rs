@@ -8,29 +8,31 @@ const COLUMNS: usize = 80;
 /// Narrowest column without its gap.
 const MIN_WIDTH: usize = 8;
 
-/// Candidates for the last word of `text`, and how many bytes of it have been typed.
+/// Candidates for the end of `text`, and how many bytes of them have been typed.
 pub(super) fn candidates(cx: &mut MonitorCx<'_, '_>, text: &str) -> (usize, Vec<String>) {
     let mut words: Vec<&str> = text.split_ascii_whitespace().collect();
     if text.is_empty() || text.ends_with(' ') {
         words.push("");
     }
-    let last = words.last().copied().unwrap_or_default();
-    (last.len(), complete_in(cx, COMMANDS, &words))
+    complete_in(cx, COMMANDS, &words)
 }
 
-fn complete_in(cx: &mut MonitorCx<'_, '_>, table: &'static [HmpCommand], words: &[&str]) -> Vec<String> {
+fn complete_in(
+    cx: &mut MonitorCx<'_, '_>,
+    table: &'static [HmpCommand],
+    words: &[&str],
+) -> (usize, Vec<String>) {
+    let typed = words.last().map_or(0, |w| w.len());
     match words {
-        [] => Vec::new(),
-        [name] => names(table, name),
+        [] => (0, Vec::new()),
+        [name] => (typed, names(table, name)),
         [name, rest @ ..] => {
-            let Some(command) = find_in(table, name) else { return Vec::new() };
-            if let Some(sub) = command.sub {
-                return complete_in(cx, sub, rest);
+            let Some(command) = find_in(table, name) else { return (typed, Vec::new()) };
+            match (command.sub, command.complete) {
+                (Some(sub), _) => complete_in(cx, sub, rest),
+                (None, Some(complete)) => complete(cx, rest),
+                (None, None) => (typed, argument(cx, command, rest)),
             }
-            if let Some(complete) = command.complete {
-                return complete(cx, rest);
-            }
-            argument(cx, command, rest)
         }
     }
 }
@@ -59,7 +61,9 @@ fn argument(cx: &mut MonitorCx<'_, '_>, command: &HmpCommand, words: &[&str]) ->
 /// Files whose path begins with `typed`; folders end in a slash.
 fn files(typed: &str) -> Vec<String> {
     let (folder, part) = typed.split_at(typed.rfind('/').map_or(0, |at| at + 1));
-    let Ok(entries) = std::fs::read_dir(if folder.is_empty() { "." } else { folder }) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(if folder.is_empty() { "." } else { folder }) else {
+        return Vec::new();
+    };
     let mut out = Vec::new();
     for entry in entries.flatten() {
         let name = entry.file_name();

@@ -127,9 +127,8 @@ impl Expr<'_, '_, '_> {
 
     fn register(&mut self) -> Result<i64, String> {
         let name = &self.text[1..];
-        let end = name
-            .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.')))
-            .unwrap_or(name.len());
+        let end =
+            name.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))).unwrap_or(name.len());
         let value = (self.registers)(&name[..end]).ok_or("unknown register")?;
         self.text = name[end..].trim_start();
         Ok(value as i64)

@@ -43,3 +43,15 @@ pub(super) fn help(hcx: &mut HmpCx<'_, '_, '_>, args: &Args) {
     }
     list(hcx, table, &prefix);
 }
+
+/// Completion for `help`: commands, and what stands below `info`.
+pub(super) fn complete(_: &mut crate::monitors::MonitorCx<'_, '_>, words: &[&str]) -> (usize, Vec<String>) {
+    match words {
+        [typed] => (typed.len(), super::complete::names(COMMANDS, typed)),
+        [name, typed] => {
+            let sub = find_in(COMMANDS, name).and_then(|c| c.sub).unwrap_or_default();
+            (typed.len(), super::complete::names(sub, typed))
+        }
+        _ => (0, Vec::new()),
+    }
+}

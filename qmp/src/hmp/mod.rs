@@ -12,7 +12,7 @@ mod readline;
 mod session;
 mod table;
 
-pub use args::{Args, Format};
+pub use args::{Args, Format, FormatDefaults};
 pub use session::HmpSession;
 pub use table::{Arg, HmpCommand};
 

@@ -22,8 +22,8 @@ enum Escape {
     None,
     /// After ESC.
     Esc,
-    /// In a control sequence with this parameter.
-    Csi(u32),
+    /// In a control sequence.
+    Csi,
     /// After ESC O.
     Ss3,
 }
@@ -37,6 +37,8 @@ pub(super) struct Readline {
     shown: Vec<u8>,
     shown_cursor: usize,
     escape: Escape,
+    /// Parameter of the control sequence. The one-byte introducer does not reset it, as in QEMU.
+    param: u32,
     history: Vec<Vec<u8>>,
     /// Place in the history while moving through it.
     place: Option<usize>,
@@ -74,12 +76,15 @@ impl Readline {
             Escape::None => return self.plain(b),
             Escape::Esc => {
                 self.escape = match b {
-                    b'[' => Escape::Csi(0),
+                    b'[' => {
+                        self.param = 0;
+                        Escape::Csi
+                    }
                     b'O' => Escape::Ss3,
                     _ => Escape::None,
                 };
             }
-            Escape::Csi(n) => self.csi(n, b),
+            Escape::Csi => self.csi(b),
             Escape::Ss3 => {
                 self.escape = Escape::None;
                 match b {
@@ -124,7 +129,7 @@ impl Readline {
                 self.cursor -= 1;
                 self.line.remove(self.cursor);
             }
-            0x9B => self.escape = Escape::Csi(0),
+            0x9B => self.escape = Escape::Csi,
             0x7F => {}
             b' '.. => self.insert(b),
             _ => {}
@@ -133,7 +138,7 @@ impl Readline {
         KeyResult::None
     }
 
-    fn csi(&mut self, n: u32, b: u8) {
+    fn csi(&mut self, b: u8) {
         self.escape = Escape::None;
         match b {
             b'A' | b'F' => self.older(),
@@ -141,9 +146,10 @@ impl Readline {
             b'D' => self.cursor = self.cursor.saturating_sub(1),
             b'C' => self.cursor = (self.cursor + 1).min(self.line.len()),
             b'0'..=b'9' => {
-                self.escape = Escape::Csi(n.saturating_mul(10).saturating_add(u32::from(b - b'0')));
+                self.escape = Escape::Csi;
+                self.param = self.param.wrapping_mul(10).wrapping_add(u32::from(b - b'0'));
             }
-            b'~' => match n {
+            b'~' => match self.param {
                 1 => self.cursor = 0,
                 3 if self.cursor < self.line.len() => {
                     self.line.remove(self.cursor);

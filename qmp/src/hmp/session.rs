@@ -99,6 +99,11 @@ impl HmpSession {
         self.pending.extend(data);
     }
 
+    /// Whether there are keys that have not been looked at.
+    pub fn has_input(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Whether the owner should not read more input for now.
     pub fn suspended(&self) -> bool {
         self.out.len() > OUTPUT_HIGH
@@ -121,7 +126,7 @@ impl HmpSession {
     }
 
     /// Handles keys up to the next one that needs the machine.
-    pub(crate) fn next(&mut self) -> Option<Work> {
+    pub(crate) fn next_work(&mut self) -> Option<Work> {
         while !self.suspended() {
             let key = self.editor.key(self.pending.pop_front()?);
             self.take_editor_output();
@@ -134,7 +139,7 @@ impl HmpSession {
         None
     }
 
-    /// Does what [`HmpSession::next`] found.
+    /// Does what [`HmpSession::next_work`] found.
     pub(crate) fn run(&mut self, cx: &mut MonitorCx<'_, '_>, work: Work) {
         match work {
             Work::Line(line) => {

@@ -31,6 +31,8 @@ pub enum Arg {
     Int(&'static str),
     /// A 32-bit integer expression that may be left out.
     OptInt(&'static str),
+    /// A 32-bit integer expression after a full stop, may be left out.
+    OptDot(&'static str),
     /// A 64-bit integer expression.
     Long(&'static str),
     /// A 64-bit integer expression that may be left out.
@@ -61,6 +63,7 @@ impl Arg {
             | Self::Rest(n)
             | Self::Int(n)
             | Self::OptInt(n)
+            | Self::OptDot(n)
             | Self::Long(n)
             | Self::OptLong(n)
             | Self::Mega(n)
@@ -82,12 +85,17 @@ impl Arg {
                 | Self::OptBlock(_)
                 | Self::Rest(_)
                 | Self::OptInt(_)
+                | Self::OptDot(_)
                 | Self::OptLong(_)
                 | Self::OptSize(_)
                 | Self::OptBool(_)
         )
     }
 }
+
+/// Completion of the words behind a command, of which the last is being typed: how many bytes at its end are looked at,
+/// and what they may become.
+pub type Complete = fn(&mut MonitorCx<'_, '_>, &[&str]) -> (usize, Vec<String>);
 
 /// An HMP command.
 pub struct HmpCommand {
@@ -101,8 +109,8 @@ pub struct HmpCommand {
     pub help: &'static str,
     /// The handler.
     pub run: fn(&mut HmpCx<'_, '_, '_>, &Args),
-    /// Completion of its arguments (the words behind the command; the last is being typed).
-    pub complete: Option<fn(&mut MonitorCx<'_, '_>, &[&str]) -> Vec<String>>,
+    /// Completion of its arguments.
+    pub complete: Option<Complete>,
     /// Commands below it (`info`).
     pub sub: Option<&'static [HmpCommand]>,
 }

@@ -56,7 +56,10 @@ pub fn arguments_of<A: Describe, R>(
 
 /// Schema name of a handler's reply.
 #[doc(hidden)]
-pub fn reply_of<A, R: Describe>(_: fn(&mut MonitorCx<'_, '_>, A) -> QResult<R>, schema: &mut Schema) -> String {
+pub fn reply_of<A, R: Describe>(
+    _: fn(&mut MonitorCx<'_, '_>, A) -> QResult<R>,
+    schema: &mut Schema,
+) -> String {
     R::describe(schema)
 }
 
@@ -131,7 +134,8 @@ mod tests {
     #[test]
     fn schema_is_closed() {
         let entries = super::schema();
-        let names: std::collections::HashSet<_> = entries.iter().map(|e| e["name"].as_str().unwrap()).collect();
+        let names: std::collections::HashSet<_> =
+            entries.iter().map(|e| e["name"].as_str().unwrap()).collect();
         assert_eq!(names.len(), entries.len(), "a name occurs twice");
         let mut used = Vec::new();
         for e in &entries {

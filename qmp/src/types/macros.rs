@@ -139,6 +139,7 @@ macro_rules! qapi_enum {
 
         impl $name {
             /// All values, in order.
+            #[allow(dead_code)]
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
             /// Name on the wire.

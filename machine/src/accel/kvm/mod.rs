@@ -3,6 +3,7 @@
 //! Order of calls: the VM is created first, memory slots when the machine is complete, the in-kernel interrupt
 //! controllers after them (each slot would otherwise wait for a grace period), vCPUs last.
 
+mod caps;
 mod irq;
 mod regs;
 mod slots;
@@ -15,8 +16,10 @@ use std::os::fd::{FromRawFd, RawFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use kvm_bindings::{kvm_msi, kvm_pit_config, kvm_userspace_memory_region, CpuId, KVM_PIT_SPEAKER_DUMMY};
-use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VmFd};
+use kvm_bindings::{
+    kvm_msi, kvm_msr_entry, kvm_pit_config, kvm_userspace_memory_region, CpuId, Msrs, KVM_PIT_SPEAKER_DUMMY,
+};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{Accel, IrqChip, MsiMessage};
@@ -26,6 +29,7 @@ use crate::memory::{FlatMaps, Space};
 use crate::shared::Shared;
 use crate::{qerr, QResult};
 
+pub use caps::to_cpuid;
 use irq::Routes;
 use slots::Slots;
 use vcpu::{KvmVcpu, ResetState};
@@ -161,7 +165,7 @@ impl KvmAccel {
 
     fn spawn(&mut self, index: usize, c: &VcpuConfig, shared: &Arc<Shared>) -> QResult<()> {
         let fd = self.vm.create_vcpu(u64::from(c.apic_id)).map_err(|e| ioctl_error("KVM_CREATE_VCPU", e))?;
-        fd.set_cpuid2(&c.cpuid).map_err(|e| ioctl_error("KVM_SET_CPUID2", e))?;
+        self.set_up_cpu(&fd, c)?;
         let msrs = if index == 0 { self.kvm.get_msr_index_list().ok() } else { None };
         let mut v = KvmVcpu::new(index, fd, shared.clone());
         v.reset = Some(ResetState::capture(&v.fd, msrs.as_ref()));
@@ -176,6 +180,36 @@ impl KvmAccel {
             .spawn(move || v.run())
             .map_err(|e| qerr!("cannot start vCPU thread: {}", crate::error::strerror(&e)))?;
         self.threads.push(t);
+        Ok(())
+    }
+
+    /// Time stamp counter, CPUID and model-specific registers of a new vCPU.
+    fn set_up_cpu(&self, fd: &VcpuFd, c: &VcpuConfig) -> QResult<()> {
+        let host_khz = fd.get_tsc_khz().unwrap_or(0);
+        if let Some(khz) = c.tsc_khz.filter(|k| *k != host_khz) {
+            let scaling = self.kvm.check_extension(Cap::TscControl);
+            if !scaling || fd.set_tsc_khz(khz).is_err() {
+                return Err(qerr!(
+                    "TSC frequency mismatch between VM ({khz} kHz) and host ({host_khz} kHz), \
+                     and TSC scaling unavailable"
+                ));
+            }
+        }
+        let mut cpuid = c.cpuid.clone();
+        for e in cpuid.as_mut_slice().iter_mut().filter(|e| e.function == crate::cpu::TIMING_LEAF) {
+            e.eax = c.tsc_khz.unwrap_or(host_khz);
+        }
+        fd.set_cpuid2(&cpuid).map_err(|e| ioctl_error("KVM_SET_CPUID2", e))?;
+        if c.mce {
+            self.set_up_mce(fd)?;
+        }
+        for (index, data) in &c.msrs {
+            let entry = kvm_msr_entry { index: *index, data: *data, ..Default::default() };
+            // A KVM that lacks one of them has no use for it.
+            if let Ok(m) = Msrs::from_entries(&[entry]) {
+                let _ = fd.set_msrs(&m);
+            }
+        }
         Ok(())
     }
 
@@ -206,6 +240,12 @@ pub struct VcpuConfig {
     pub apic_id: u32,
     /// CPUID as the guest sees it.
     pub cpuid: CpuId,
+    /// Model-specific registers that depend on the model: (index, value).
+    pub msrs: Vec<(u32, u64)>,
+    /// Has machine-check registers.
+    pub mce: bool,
+    /// Frequency of the time stamp counter in kHz, if it must not be the host's.
+    pub tsc_khz: Option<u32>,
 }
 
 pub(super) fn ioctl_error(what: &str, e: kvm_ioctls::Error) -> crate::QError {

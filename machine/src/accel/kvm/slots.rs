@@ -81,7 +81,7 @@ fn wanted(maps: &FlatMaps) -> Vec<Slot> {
         }
         let host = block.host() as u64 + r.offset + (start - r.start);
         // A slot's guest and host addresses must be congruent to pages.
-        if host % PAGE == 0 {
+        if host.is_multiple_of(PAGE) {
             out.push(Slot { start, size: end - start, host, readonly: *readonly });
         }
     }

@@ -12,7 +12,7 @@ use kvm_ioctls::VcpuFd;
 
 use super::regs;
 use crate::cpu::BootRegs;
-use crate::memory::{FlatKind, FlatMaps, Space};
+use crate::memory::{access, Space};
 use crate::run::{Cause, RunState};
 use crate::shared::Shared;
 
@@ -207,14 +207,12 @@ impl KvmVcpu {
         let shared = self.shared.clone();
         let maps = shared.maps.load();
         for item in data.chunks_exact_mut(size) {
-            access(
-                &shared,
-                &maps,
-                Space::Io,
-                u64::from(io.port),
-                item,
-                u32::from(io.direction) == KVM_EXIT_IO_OUT,
-            );
+            let (port, mut target) = (u64::from(io.port), &*shared);
+            if u32::from(io.direction) == KVM_EXIT_IO_OUT {
+                access::write(&maps, Space::Io, port, item, &mut target);
+            } else {
+                access::read(&maps, Space::Io, port, item, &mut target);
+            }
         }
     }
 
@@ -223,9 +221,13 @@ impl KvmVcpu {
         // SAFETY: the exit reason is KVM_EXIT_MMIO, so `mmio` is the valid member.
         let mmio = unsafe { &mut run.__bindgen_anon_1.mmio };
         let len = (mmio.len as usize).min(8);
-        let shared = &self.shared;
-        let maps = shared.maps.load();
-        access(shared, &maps, Space::Memory, mmio.phys_addr, &mut mmio.data[..len], mmio.is_write != 0);
+        let maps = self.shared.maps.load();
+        let (addr, mut target) = (mmio.phys_addr, &*self.shared);
+        if mmio.is_write != 0 {
+            access::write(&maps, Space::Memory, addr, &mmio.data[..len], &mut target);
+        } else {
+            access::read(&maps, Space::Memory, addr, &mut mmio.data[..len], &mut target);
+        }
     }
 
     fn internal_error(&mut self) {
@@ -259,39 +261,6 @@ impl KvmVcpu {
         }
         if let Some(b) = boot {
             let _ = regs::set_boot_regs(&self.fd, b);
-        }
-    }
-}
-
-/// One access of 1 to 8 bytes: looked up without the lock, the lock only for the device that answers.
-fn access(shared: &Shared, maps: &FlatMaps, space: Space, addr: u64, data: &mut [u8], write: bool) {
-    let view = if space == Space::Io { &maps.io } else { &maps.mem };
-    let Some(r) = view.find(addr) else {
-        if !write {
-            // Nobody drives the bus: port reads float high; unassigned memory reads as zero.
-            data.fill(if space == Space::Io { 0xff } else { 0 });
-        }
-        return;
-    };
-    match &r.kind {
-        FlatKind::Io { owner, spec } => {
-            let offset = r.offset + (addr - r.start);
-            let size = data.len() as u8;
-            if write {
-                let mut v = [0u8; 8];
-                v[..data.len()].copy_from_slice(data);
-                shared.lock().io_write(*owner, *spec, offset, size, u64::from_le_bytes(v));
-            } else {
-                let v = shared.lock().io_read(*owner, *spec, offset, size);
-                data.copy_from_slice(&v.to_le_bytes()[..data.len()]);
-            }
-        }
-        FlatKind::Ram { .. } => {
-            // ROM writes and memory that has no slot (not page-aligned).
-            let r = if write { view.write(addr, data) } else { view.read(addr, data) };
-            if r.is_err() && !write {
-                data.fill(0);
-            }
         }
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod debug_exit;
 pub mod debugcon;
+pub mod ged;
+pub mod isabus_bridge;
 pub mod port92;
 pub mod ports;
 pub mod pvpanic;

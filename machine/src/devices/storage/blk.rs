@@ -99,19 +99,19 @@ macro_rules! block_device_props {
             /// A power of two between 512 B and 2 MiB
             #[prop(name = "physical_block_size")]
             pub physical_block_size: $crate::devices::storage::blk::BlockSize,
-            ///
+            /// Preferred minimum transfer
             #[prop(name = "min_io_size")]
             pub min_io_size: $crate::qom::Size32,
-            ///
+            /// Preferred transfer
             #[prop(name = "opt_io_size")]
             pub opt_io_size: $crate::qom::Size32,
-            ///
+            /// Smallest range that can be discarded
             #[prop(name = "discard_granularity", default = u32::MAX)]
             pub discard_granularity: $crate::qom::Size32,
             /// Volatile write cache of the disk
             #[prop]
             pub write_cache: $crate::qom::OnOffAuto,
-            ///
+            /// Let others write to the image too
             #[prop]
             pub share_rw: bool,
             /// Count invalid requests in the statistics

@@ -2,6 +2,7 @@
 
 pub mod ata;
 pub mod blk;
+pub mod fdc;
 pub mod geometry;
 pub mod ide;
 #[cfg(test)]

@@ -143,12 +143,28 @@ impl Ours {
     }
 }
 
+impl Ours {
+    /// Does what the main loop would do until no request is pending.
+    fn settle(&mut self) {
+        loop {
+            let drives = self.m.block.drives();
+            drives.iter().for_each(|d| d.drain());
+            self.m.deliver_completions();
+            if drives.iter().all(|d| d.in_flight() == 0) {
+                return;
+            }
+        }
+    }
+}
+
 impl Guest for Ours {
     fn read_io(&mut self, port: u16, size: u8) -> u32 {
+        self.settle();
         self.m.guest_read(Space::Io, u64::from(port), size) as u32
     }
     fn write_io(&mut self, port: u16, size: u8, v: u32) {
         self.m.guest_write(Space::Io, u64::from(port), size, u64::from(v));
+        self.settle();
     }
     fn read_mem(&mut self, addr: u64, len: usize) -> Vec<u8> {
         let mut b = vec![0; len];

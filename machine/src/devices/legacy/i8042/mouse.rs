@@ -14,7 +14,7 @@ mod status {
 }
 
 /// Saved state of the mouse.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mouse {
     pub(super) queue: Queue,
@@ -32,25 +32,6 @@ pub struct Mouse {
     dy: i32,
     dz: i32,
     buttons: u8,
-}
-
-impl Default for Mouse {
-    fn default() -> Self {
-        Self {
-            queue: Queue::default(),
-            command: None,
-            status: 0,
-            resolution: 0,
-            sample_rate: 0,
-            wrap: false,
-            kind: 0,
-            knock: 0,
-            dx: 0,
-            dy: 0,
-            dz: 0,
-            buttons: 0,
-        }
-    }
 }
 
 impl Mouse {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::part::save_field;
 use crate::device::{Cx, Device, IoHandler, IrqInputs, RealizeCx, TimerHandler};
-use crate::irq::IrqLine;
+use crate::irq::{IrqLine, IrqSink};
 use crate::memory::IoSpec;
 use crate::qom::DeviceClass;
 use crate::{qerr, QResult};
@@ -37,7 +37,7 @@ pub struct IsaPitProps {
 impl DeviceClass for IsaPitProps {
     fn realize(&mut self, cx: &mut RealizeCx<'_>) -> QResult<Box<dyn Device>> {
         let base = u16::try_from(self.iobase).map_err(|_| qerr!("Invalid I/O base {:#x}", self.iobase))?;
-        let irq = cx.isa_irq(0);
+        let irq = cx.irq_line(IrqSink::Gsi(0));
         cx.map_ports("pit", base, 4, 0, IoSpec::BYTES);
         cx.gpio("", true, 1);
         cx.gpio("", false, 1);
@@ -225,6 +225,11 @@ pub struct Pit {
 }
 
 impl Pit {
+    /// Interrupt output, for boards that lead it through another device (HPET's legacy replacement).
+    pub fn irq_line(&self) -> IrqLine {
+        self.irq
+    }
+
     /// Output of a channel (2 for the speaker).
     pub fn output(&self, channel: usize, now: i64) -> bool {
         self.s.channels.get(channel).is_some_and(|c| c.out(now))

@@ -293,16 +293,16 @@ impl Mc146818 {
             .wrapping_add(self.s.offset)
     }
 
-    fn to_reg(&self, v: i64) -> u8 {
+    fn encode_reg(&self, v: i64) -> u8 {
         let v = v.rem_euclid(256) as u8;
         if self.at(reg::B) & b::BINARY != 0 {
             v
         } else {
-            (v / 10) << 4 | v % 10
+            (v / 10) << 4 | (v % 10)
         }
     }
 
-    fn from_reg(&self, v: u8) -> i64 {
+    fn decode_reg(&self, v: u8) -> i64 {
         // Only alarms may have both top bits set ("any"); elsewhere they make no number.
         if v & 0xc0 == 0xc0 {
             return -1;
@@ -310,8 +310,8 @@ impl Mc146818 {
         i64::from(if self.at(reg::B) & b::BINARY != 0 { v } else { (v >> 4) * 10 + (v & 15) })
     }
 
-    fn hour_from_reg(&self, v: u8) -> i64 {
-        let h = self.from_reg(v & 0x7f);
+    fn decode_hour(&self, v: u8) -> i64 {
+        let h = self.decode_reg(v & 0x7f);
         if self.at(reg::B) & b::HOURS24 != 0 {
             h
         } else {
@@ -322,21 +322,21 @@ impl Mc146818 {
     /// Puts a date into the registers.
     fn encode(&mut self, d: Date) {
         let hour = if self.at(reg::B) & b::HOURS24 != 0 {
-            self.to_reg(d.hour)
+            self.encode_reg(d.hour)
         } else {
             let h = if d.hour % 12 == 0 { 12 } else { d.hour % 12 };
-            self.to_reg(h) | if d.hour >= 12 { 0x80 } else { 0 }
+            self.encode_reg(h) | if d.hour >= 12 { 0x80 } else { 0 }
         };
         let year = d.year - self.base_year;
         for (i, v) in [
-            (reg::SECONDS, self.to_reg(d.second)),
-            (reg::MINUTES, self.to_reg(d.minute)),
+            (reg::SECONDS, self.encode_reg(d.second)),
+            (reg::MINUTES, self.encode_reg(d.minute)),
             (reg::HOURS, hour),
-            (reg::WEEKDAY, self.to_reg(d.weekday() + 1)),
-            (reg::DAY, self.to_reg(d.day)),
-            (reg::MONTH, self.to_reg(d.month)),
-            (reg::YEAR, self.to_reg(year.rem_euclid(100))),
-            (reg::CENTURY, self.to_reg(year.div_euclid(100))),
+            (reg::WEEKDAY, self.encode_reg(d.weekday() + 1)),
+            (reg::DAY, self.encode_reg(d.day)),
+            (reg::MONTH, self.encode_reg(d.month)),
+            (reg::YEAR, self.encode_reg(year.rem_euclid(100))),
+            (reg::CENTURY, self.encode_reg(year.div_euclid(100))),
         ] {
             self.put(i, v);
         }
@@ -344,12 +344,12 @@ impl Mc146818 {
 
     /// Takes the date from the registers.
     fn decode(&self) -> Date {
-        let r = |i| self.from_reg(self.at(i));
+        let r = |i| self.decode_reg(self.at(i));
         Date {
             year: r(reg::YEAR) + r(reg::CENTURY) * 100 + self.base_year,
             month: r(reg::MONTH),
             day: r(reg::DAY),
-            hour: self.hour_from_reg(self.at(reg::HOURS)),
+            hour: self.decode_hour(self.at(reg::HOURS)),
             minute: r(reg::MINUTES),
             second: r(reg::SECONDS),
         }
@@ -410,9 +410,9 @@ impl Mc146818 {
                 Some(decode(v))
             }
         };
-        let second = field(reg::SECONDS_ALARM, &|v| self.from_reg(v));
-        let minute = field(reg::MINUTES_ALARM, &|v| self.from_reg(v));
-        let hour = field(reg::HOURS_ALARM, &|v| self.hour_from_reg(v));
+        let second = field(reg::SECONDS_ALARM, &|v| self.decode_reg(v));
+        let minute = field(reg::MINUTES_ALARM, &|v| self.decode_reg(v));
+        let hour = field(reg::HOURS_ALARM, &|v| self.decode_hour(v));
         let fits = |want: Option<i64>, is: i64| want.is_none_or(|w| w == is);
         let mut t = t + 1;
         let end = t + 86_400;

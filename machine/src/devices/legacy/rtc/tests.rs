@@ -222,7 +222,7 @@ fn registers_as_qemu() {
             2 => 0x40 + r.below(16) as u8,
             n => (n % 14) as u8,
         };
-        script.push(Op::Out(0x70, i | r.below(2) as u8 * 0x80));
+        script.push(Op::Out(0x70, i | (r.below(2) as u8 * 0x80)));
         script.push(Op::In(0x70));
         // Months and days in range: what others mean is nobody's business.
         let v = match i {

@@ -144,8 +144,8 @@ fn same_as_qemu() {
         script.push(match r.below(2) {
             0 => Op::In(port),
             // Loopback often, so that bytes come in.
-            _ if port == COM1 + 4 => Op::Out(port, r.below(2) as u8 * 0x10 | r.below(256) as u8),
-            _ if port == COM1 + 3 => Op::Out(port, r.below(4) as u8 / 3 * 0x80 | r.below(128) as u8),
+            _ if port == COM1 + 4 => Op::Out(port, (r.below(2) as u8 * 0x10) | r.below(256) as u8),
+            _ if port == COM1 + 3 => Op::Out(port, (r.below(4) as u8 / 3 * 0x80) | r.below(128) as u8),
             _ => Op::Out(port, r.below(256) as u8),
         });
     }

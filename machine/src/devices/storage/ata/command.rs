@@ -125,7 +125,7 @@ impl Drive {
             cmd::WRITE_DMA | cmd::WRITE_DMA_ONCE | cmd::WRITE_DMA_EXT => {
                 self.dma_sectors(cx, port, code == cmd::WRITE_DMA_EXT, Dma::Write)
             }
-            cmd::DSM if self.tf.feature & 1 != 0 => self.dma_sectors(cx, port, false, Dma::Trim),
+            cmd::DSM if self.tf.feature == 1 => self.dma_sectors(cx, port, false, Dma::Trim),
             cmd::VERIFY | cmd::VERIFY_ONCE | cmd::VERIFY_EXT => {
                 self.widen_count(code == cmd::VERIFY_EXT);
                 Done
@@ -140,7 +140,8 @@ impl Drive {
             }
             cmd::INIT_PARAMS => {
                 self.chs.heads = u32::from(self.tf.select & 15) + 1;
-                self.chs.secs = self.tf.nsector & 0xff;
+                // A count left over from a command that took 0 as 256 or 65536 stays what it means.
+                self.chs.secs = self.tf.nsector;
                 Done
             }
             cmd::SET_MULTIPLE => self.set_multiple(),
@@ -185,7 +186,7 @@ impl Drive {
     fn packet_device_command(&mut self, code: u8) -> Outcome {
         match code {
             cmd::DEVICE_RESET => {
-                self.set_signature();
+                self.power_on();
                 self.tf.status = 0;
                 Handled
             }
@@ -254,7 +255,8 @@ impl Drive {
 
     fn set_multiple(&mut self) -> Outcome {
         let n = self.tf.nsector & 0xff;
-        if n != 0 && (n > MAX_MULTIPLE || !n.is_power_of_two()) {
+        // The whole count must be a power of two, also the part that a 48-bit command left above the register.
+        if n != 0 && (n > MAX_MULTIPLE || !self.tf.nsector.is_power_of_two()) {
             return Abort;
         }
         self.mult = n;
@@ -270,12 +272,12 @@ impl Drive {
         match self.tf.feature {
             0x02 => {
                 write_cache(self, true);
-                self.identify_patch(WORD_ENABLED, |w| w | 1 << 5);
+                self.identify_patch(WORD_ENABLED, |_| 0x4021);
                 Done
             }
             0x82 => {
                 write_cache(self, false);
-                self.identify_patch(WORD_ENABLED, |w| w & !(1 << 5));
+                self.identify_patch(WORD_ENABLED, |_| 0x4001);
                 self.flush();
                 Handled
             }
@@ -288,7 +290,7 @@ impl Drive {
 
     /// SET FEATURES 03h: transfer mode in the sector count register.
     fn set_transfer_mode(&mut self) -> Outcome {
-        let n = self.tf.nsector as u8;
+        let n = self.tf.nsector;
         let active = 1u16 << (n & 7);
         let (single, multiword, ultra) = match n >> 3 {
             0 | 1 => (0, 0, 0), // PIO, without and with flow control

@@ -67,7 +67,7 @@ impl Drive {
 
     fn identity_words(&self, w: &mut Words) {
         w.text(10, 10, &self.id.serial);
-        w.set_all(&[(20, 3), (21, 512)]);
+        w.set_all(&[(20, 3), (21, 512), (22, 4)]);
         w.text(23, 4, &self.id.version);
         w.text(27, 20, &self.id.model);
         w.set(48, 1);
@@ -90,13 +90,12 @@ impl Drive {
             (0, 0x0040), // fixed disk
             (1, cyls),
             (3, chs.heads as u16),
-            (4, (512 * chs.secs) as u16),
+            (4, chs.secs.wrapping_mul(512) as u16),
             (5, 512),
             (6, chs.secs as u16),
         ]);
         self.identity_words(&mut w);
         w.set_all(&[
-            (22, 4),
             (47, 0x8000 | MAX_MULTIPLE as u16),
             (49, 0x0b00), // IORDY, LBA, DMA
             (51, 0x0200),

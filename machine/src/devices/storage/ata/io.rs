@@ -1,7 +1,9 @@
 //! Data transfers of disks, PIO and DMA, as a chain of block requests: a step queues one request and says what
 //! follows; [`Drive::pump`] submits requests until one stays pending or none is left.
 
-use rqemu_block::{Errno, IoResult};
+use std::sync::Arc;
+
+use rqemu_block::{CompletionSink, Errno, IoResult, Op, Request, Seg, Submitted};
 
 use super::super::blk::Direction;
 use super::{status, AfterPio, AtaPort, Dma, Drive, DMA_CHUNK};
@@ -53,6 +55,10 @@ pub(super) enum Next {
     PacketDma(usize),
 }
 
+fn next_tag(tag: u64) -> u64 {
+    (tag & !0xffff_ffff) | u64::from((tag as u32).wrapping_add(1))
+}
+
 /// What became of a request.
 pub(super) enum Verdict {
     Good,
@@ -66,13 +72,18 @@ pub(super) enum Verdict {
 pub(super) struct JobState {
     /// Waits to be submitted.
     queued: Option<IoRequest>,
+    /// Pending in the block layer, with the buffer that it uses: nothing else touches that until it completes.
+    pending: Option<(IoRequest, Vec<u8>)>,
     /// Failed, to be repeated when the machine continues.
     retry: Option<IoRequest>,
+    sink: Option<Arc<dyn CompletionSink>>,
+    /// Tag of the latest request: the drive's number in the upper half, a counter in the lower.
+    tag: u64,
 }
 
 impl JobState {
     pub(super) fn busy(&self) -> bool {
-        self.queued.is_some() || self.retry.is_some()
+        self.queued.is_some() || self.retry.is_some() || self.pending.is_some()
     }
 }
 
@@ -85,19 +96,44 @@ impl Drive {
         self.job.queued = Some(IoRequest { op, offset, len, next });
     }
 
-    /// Forgets all requests.
+    /// Forgets all requests; waits for the one that is pending.
     pub(super) fn drop_requests(&mut self) {
-        if let Some(d) = &self.disk {
-            d.backend.drain();
+        if let Some((_, buf)) = self.job.pending.take() {
+            if let Some(d) = &self.disk {
+                d.backend.drain();
+            }
+            // Its completion, if it is still to come, finds nobody with its tag.
+            self.job.tag = next_tag(self.job.tag);
+            self.buf = buf;
         }
-        self.job = JobState::default();
+        self.job.queued = None;
+        self.job.retry = None;
     }
 
-    /// Submits what is queued, and what follows from it.
+    /// Gives the drive its number among those of its controller, which comes back in the tags of completions.
+    pub fn set_number(&mut self, number: u32) {
+        self.job.tag = u64::from(number) << 32;
+    }
+
+    /// Submits what is queued, and what follows from it, until a request stays pending.
     pub fn pump(&mut self, cx: &mut Cx<'_>, port: &mut dyn AtaPort) {
         while let Some(r) = self.job.queued.take() {
-            let result = self.submit(r);
+            match self.submit(cx, r) {
+                Submitted::Done(result) => self.finish(cx, port, r, result),
+                Submitted::Pending => return,
+            }
+        }
+    }
+
+    /// A pending request has ended.
+    pub fn completed(&mut self, cx: &mut Cx<'_>, port: &mut dyn AtaPort, tag: u64, result: IoResult) {
+        if tag != self.job.tag {
+            return;
+        }
+        if let Some((r, buf)) = self.job.pending.take() {
+            self.buf = buf;
             self.finish(cx, port, r, result);
+            self.pump(cx, port);
         }
     }
 
@@ -109,15 +145,30 @@ impl Drive {
         }
     }
 
-    /// The one place where requests reach the block layer.
-    fn submit(&mut self, r: IoRequest) -> IoResult {
-        let Some(d) = &self.disk else { return Err(Errno::ENOMEDIUM) };
-        match r.op {
-            IoOp::Read => d.backend.read_at(r.offset, self.buf.get_mut(..r.len).unwrap_or_default()),
-            IoOp::Write => d.backend.write_at(r.offset, self.buf.get(..r.len).unwrap_or_default()),
-            IoOp::Flush => d.backend.flush(),
-            IoOp::Discard(n) => d.backend.discard(r.offset, n),
+    /// The one place where requests reach the block layer. The buffer leaves the drive for as long as the request is
+    /// pending.
+    fn submit(&mut self, cx: &mut Cx<'_>, r: IoRequest) -> Submitted {
+        let Some(d) = &self.disk else { return Submitted::Done(Err(Errno::ENOMEDIUM)) };
+        let sink = self.job.sink.get_or_insert_with(|| cx.m.block_sink(cx.dev));
+        self.job.tag = next_tag(self.job.tag);
+        let (op, len) = match r.op {
+            IoOp::Read => (Op::Read, r.len as u64),
+            IoOp::Write => (Op::Write { fua: false }, r.len as u64),
+            IoOp::Flush => (Op::Flush, 0),
+            IoOp::Discard(n) => (Op::Discard, n),
+        };
+        let mut buf = std::mem::take(&mut self.buf);
+        let len_in_buf = r.len.min(buf.len());
+        // SAFETY: the heap memory of `buf` stays where it is until the request has ended: a pending request keeps it in
+        // `pending`, which is emptied only by the completion or after waiting for it (also when the drive is dropped).
+        let seg = [unsafe { Seg::new(buf.as_mut_ptr(), len_in_buf) }];
+        let iov = if matches!(r.op, IoOp::Read | IoOp::Write) { &seg[..] } else { &[] };
+        let out = d.backend.submit(Request { op, offset: r.offset, len, iov, tag: self.job.tag }, sink);
+        match out {
+            Submitted::Pending => self.job.pending = Some((r, buf)),
+            Submitted::Done(_) => self.buf = buf,
         }
+        out
     }
 
     /// A request has ended.
@@ -336,5 +387,11 @@ impl Drive {
     /// The medium has another size: identify data are made anew.
     pub fn resized(&mut self) {
         self.identify = None;
+    }
+}
+
+impl Drop for Drive {
+    fn drop(&mut self) {
+        self.drop_requests();
     }
 }

@@ -265,6 +265,7 @@ impl Drive {
         self.set_signature();
         self.tf.status = if self.kind == Kind::Cd { 0 } else { status::DRDY | status::DSC };
         self.tf.error = 1;
+        self.tf.select = 0xa0;
     }
 
     /// The register contents by which hosts tell disks from packet devices.
@@ -319,7 +320,13 @@ impl Drive {
             }
             return;
         }
-        let (heads, secs) = (u64::from(self.chs.heads.max(1)), u64::from(self.chs.secs.max(1)));
+        let (heads, secs) = (u64::from(self.chs.heads), u64::from(self.chs.secs));
+        if heads * secs == 0 {
+            // A translation without sectors (INITIALIZE DEVICE PARAMETERS takes it) has no addresses.
+            (t.hcyl, t.lcyl, t.sector) = (0, 0, 0);
+            t.select &= 0xf0;
+            return;
+        }
         let cyl = lba / (heads * secs);
         let r = lba % (heads * secs);
         t.hcyl = (cyl >> 8) as u8;
@@ -331,7 +338,9 @@ impl Drive {
     /// Widens the sector count to what it stands for.
     fn widen_count(&mut self, lba48: bool) {
         self.lba48 = lba48;
-        let low = self.tf.nsector & 0xff;
+        // A host that does not write the register again finds the count where the last command left it, with the part
+        // above the register (as QEMU has it).
+        let low = self.tf.nsector;
         self.tf.nsector = match (lba48, u32::from(self.tf.hob_nsector) << 8 | low) {
             (true, 0) => 65536,
             (true, n) => n,

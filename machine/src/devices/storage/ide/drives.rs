@@ -48,31 +48,31 @@ crate::block_device_props! {
             /// Model
             #[prop]
             pub model: Option<String>,
-            ///
+            /// Cylinders
             #[prop]
             pub cyls: u32,
-            ///
+            /// Heads
             #[prop]
             pub heads: u32,
-            ///
+            /// Sectors per track
             #[prop]
             pub secs: u32,
-            ///
+            /// Cylinders of the logical geometry
             #[prop]
             pub lcyls: u32,
-            ///
+            /// Heads of the logical geometry
             #[prop]
             pub lheads: u32,
-            ///
+            /// Sectors of the logical geometry
             #[prop]
             pub lsecs: u32,
             /// Logical CHS translation algorithm, auto/none/lba/large/rechs
             #[prop]
             pub bios_chs_trans: Translation,
-            ///
+            /// Rotation rate in 1/min, 1 for solid state
             #[prop(name = "rotation_rate")]
             pub rotation_rate: u16,
-            ///
+            /// Boot order
             #[prop]
             pub bootindex: BootIndex,
             /// Position on the bus.
@@ -107,7 +107,7 @@ crate::block_device_props! {
             /// Model
             #[prop]
             pub model: Option<String>,
-            ///
+            /// Boot order
             #[prop]
             pub bootindex: BootIndex,
             /// Position on the bus.
@@ -275,6 +275,12 @@ impl BlockFrontend for IdeDrive {
     }
     fn tray_open(&self) -> Option<bool> {
         self.tray.as_ref().map(|t| t.open.load(Ordering::Relaxed))
+    }
+    fn locked(&self) -> bool {
+        self.tray.as_ref().is_some_and(|t| t.locked.load(Ordering::Relaxed))
+    }
+    fn backend(&self) -> Option<BlockBackend> {
+        Some(self.backend.clone())
     }
     fn eject_request(&mut self, cx: &mut Cx<'_>, force: bool) {
         if self.tray.is_some() {

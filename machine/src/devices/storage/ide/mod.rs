@@ -13,7 +13,7 @@ pub use busmaster::BusMaster;
 pub use drives::{IdeCdProps, IdeHdProps};
 pub use piix::{Piix3IdeProps, Piix4IdeProps};
 
-use super::ata::{cmd, AtaPort, Drive};
+use super::ata::{cmd, AtaPort, Drive, Kind};
 use crate::device::{BusId, Cx, DevId};
 
 /// Device control register bits.
@@ -73,7 +73,7 @@ impl Channel {
     pub fn unplug(&mut self, unit: usize) {
         self.devices[unit & 1] = None;
         self.drives[unit & 1].cancel();
-        self.drives[unit & 1] = Box::new(Drive::empty());
+        *self.drives[unit & 1] = Drive::empty();
     }
 
     /// Power-on state.
@@ -171,17 +171,24 @@ impl Channel {
             return;
         }
         if code == cmd::DIAGNOSE && !self.drives[self.unit].busy() {
-            return self.diagnose(cx);
+            self.diagnose();
+            // Packet devices end this command without an interrupt.
+            if self.drives.iter().any(|d| d.kind == Kind::Disk) {
+                self.interrupt(cx);
+            }
+            return;
         }
         let (d, port) = self.active();
         d.command(cx, port, code);
     }
 
-    fn diagnose(&mut self, cx: &mut Cx<'_>) {
-        for d in &mut self.drives {
+    fn diagnose(&mut self) {
+        for d in self.drives.iter_mut().filter(|d| d.present()) {
             d.diagnose();
         }
-        self.unit = 0;
+    }
+
+    fn interrupt(&mut self, cx: &mut Cx<'_>) {
         self.bm.masked = self.control & control::NIEN != 0;
         self.bm.irq(cx);
     }
@@ -191,7 +198,11 @@ impl Channel {
         let reset = v & control::SRST != 0 && self.control & control::SRST == 0;
         self.control = v;
         if reset {
-            self.diagnose(cx);
+            for d in &mut self.drives {
+                d.power_on();
+            }
+            self.diagnose();
+            self.interrupt(cx);
         }
     }
 
@@ -219,8 +230,6 @@ impl Channel {
                 }
             }
             busmaster::Change::Stopped => {
-                // Requests are complete when they return, so that no transfer is under way here except one that
-                // waits for the machine to continue after an error.
                 for d in &mut self.drives {
                     d.stop_dma();
                 }

@@ -103,7 +103,7 @@ impl Device for PiixIde {
         Some(self)
     }
     fn block(&mut self) -> Option<&mut dyn BlockFrontend> {
-        None
+        Some(self)
     }
     fn run_state_changed(&mut self, cx: &mut Cx<'_>, running: bool) {
         if running {
@@ -181,6 +181,7 @@ impl IoHandler for PiixIde {
 
 impl BusHost for PiixIde {
     fn attach(&mut self, cx: &mut Cx<'_>, bus: BusId, child: DevId, what: Attach) -> QResult<()> {
+        let first = self.channels[0].bus;
         let Some(c) = self.channels.iter_mut().find(|c| c.bus == bus) else {
             return Err(qerr!("no such IDE bus"));
         };
@@ -201,6 +202,8 @@ impl BusHost for PiixIde {
             let before = cx.m.tree.buses().filter(|b| b.kind == BusKind::Ide && b.id < bus).count();
             drive.id.serial = format!("QM{:05}", before * 2 + unit + 1);
         }
+        let channel = if bus == first { 0 } else { 2 };
+        drive.set_number(channel + unit as u32);
         c.plug(unit, child, drive);
         Ok(())
     }
@@ -209,5 +212,13 @@ impl BusHost for PiixIde {
         if let Some((c, u)) = self.find(child) {
             c.unplug(u);
         }
+    }
+}
+
+impl BlockFrontend for PiixIde {
+    fn completed(&mut self, cx: &mut Cx<'_>, tag: u64, result: rqemu_block::IoResult) {
+        let number = (tag >> 32) as u32;
+        let (drive, port) = self.channel(number >> 1).drive((number & 1) as usize);
+        drive.completed(cx, port, tag, result);
     }
 }

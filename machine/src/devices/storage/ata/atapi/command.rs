@@ -101,10 +101,16 @@ impl Drive {
             return self.packet_error(cx, port, key::NOT_READY, asc::NO_MEDIUM);
         }
         // By PIO, a command with data needs a byte count that lets data pass.
-        if !without_data(code) && !self.cd.dma && self.tf.lcyl == 0 && self.tf.hcyl == 0 {
+        // READ CD looks at its range and its flags first.
+        if !without_data(code) && code != op::READ_CD && self.no_room() {
             return self.abort(cx, port);
         }
         self.packet_dispatch(cx, port, &p);
+    }
+
+    /// The host's byte count lets no data pass.
+    fn no_room(&self) -> bool {
+        !self.cd.dma && self.tf.lcyl == 0 && self.tf.hcyl == 0
     }
 
     fn report_change(&mut self, cx: &mut Cx<'_>, port: &mut dyn AtaPort) {
@@ -215,6 +221,7 @@ impl Drive {
         }
         match p.0[9] & 0xf8 {
             0 => self.packet_ok(cx, port),
+            0x10 | 0xf8 if self.no_room() => self.abort(cx, port),
             0x10 => self.packet_read(cx, port, lba, n, 2048),
             0xf8 => self.packet_read(cx, port, lba, n, 2352),
             _ => self.packet_error(cx, port, key::ILLEGAL_REQUEST, asc::INVALID_FIELD),

@@ -90,10 +90,11 @@ pub struct Cd {
 }
 
 impl Cd {
-    /// Power-on state; the tray stays as it is.
+    /// Power-on state, also after a software reset: the tray is in and unlocked.
     pub(super) fn reset(&mut self) {
         let tray = self.tray.clone();
         *self = Self { tray, ..Self::default() };
+        self.tray.open.store(false, Ordering::Relaxed);
         self.tray.locked.store(false, Ordering::Relaxed);
     }
 

@@ -30,9 +30,6 @@ fn msf(lba: u32) -> [u8; 3] {
 /// INQUIRY: standard data, or the vital product data pages 00h and 83h.
 pub fn inquiry(id: &Identity, p: &Packet) -> Option<Vec<u8>> {
     if p.0[1] & 1 == 0 {
-        if p.0[2] != 0 {
-            return None;
-        }
         // CD-ROM, removable, MMC, 31 more bytes.
         let mut d = vec![5, 0x80, 0, 0x21, 31, 0, 0, 0];
         padded(&mut d, "QEMU", 8);
@@ -91,7 +88,7 @@ pub fn toc(sectors: u64, p: &Packet) -> Option<Vec<u8>> {
                 d.extend_from_slice(&[1, 0x14, 0, point, 0, 0, 0]);
                 match point {
                     0xa2 => address(&mut d, total),
-                    1 => d.extend_from_slice(&[0, 0, 2, 0]),
+                    1 => address(&mut d, 0),
                     _ => d.extend_from_slice(&[0, 1, 0, 0]),
                 }
             }
@@ -157,7 +154,7 @@ pub fn mode_page(page: u8, locked: bool) -> Option<Vec<u8>> {
 
 /// READ DVD STRUCTURE; the error is an additional sense code.
 pub fn dvd_structure(sectors: u64, p: &Packet) -> Result<Vec<u8>, u8> {
-    let (media, format) = (p.0[1] & 15, p.0[7]);
+    let (media, format) = (p.0[1], p.0[7]);
     if media != 0 {
         return Err(asc::INVALID_FIELD);
     }

@@ -1,0 +1,150 @@
+//! From a specification to a running VM, and to the end of the process.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use rqemu_machine::builder::{build, Built, Messages};
+use rqemu_machine::event_loop::ExitStatus;
+use rqemu_machine::process::{self, Daemon, PidFile};
+use rqemu_machine::shared::MachineLock;
+use rqemu_machine::spec::{Loc, MonitorMode, VmSpec};
+use rqemu_machine::{qerr, QError, QResult};
+use rqemu_qmp::monitors::Monitors;
+
+use crate::report::{Printer, Report};
+
+/// Builds the VM, runs it until it ends, and says with which status.
+pub fn run(mut spec: VmSpec, printer: &Printer) -> ExitCode {
+    match start(&mut spec, printer) {
+        Ok(status) => ExitCode::from(status.0 as u8),
+        Err(e) => {
+            // The accelerator's errors were printed as they came.
+            if !e.desc.is_empty() {
+                printer.print(&Report::error(Loc::NONE, e));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Messages of the builder on the process's own streams.
+struct Console<'a>(&'a Printer);
+
+impl Messages for Console<'_> {
+    fn warning(&mut self, text: &str) {
+        self.0.print(&Report::warning(Loc::NONE, text));
+    }
+
+    fn info(&mut self, text: &str) {
+        self.0.print(&Report::error(Loc::NONE, QError::generic(text)));
+    }
+
+    fn out(&mut self, text: &str) {
+        // A reader that went away is no reason to stop.
+        let _ = writeln!(std::io::stdout(), "{text}");
+    }
+}
+
+fn start(spec: &mut VmSpec, printer: &Printer) -> QResult<ExitStatus> {
+    refuse_unsupported(spec)?;
+    let daemon = spec.run.daemonize.then(Daemon::start).transpose()?;
+    if let Some(name) = &spec.name.process {
+        process::set_name(name);
+    }
+    let pidfile = spec.run.pidfile.as_deref().map(PidFile::create).transpose()?;
+    if spec.run.mem_lock {
+        process::lock_memory()?;
+    }
+    let Built { shared, mut event_loop } = build(spec, &mut Console(printer))?;
+    let mut monitors = Monitors::new(Box::new(crate::lists::CommandLine));
+    {
+        let mut m = shared.lock();
+        connect_monitors(&mut m, &mut monitors, spec)?;
+        if let Some(dir) = &spec.run.chroot {
+            process::chroot(dir)?;
+        }
+        if let Some(user) = &spec.run.runas {
+            process::run_as(&user.text)?;
+        }
+        m.ready = true;
+        if !spec.run.start_stopped {
+            m.vm_start();
+        }
+    }
+    if let Some(d) = daemon {
+        d.ready()?;
+    }
+    let status = event_loop
+        .run(&shared, &mut monitors)
+        .map_err(|e| qerr!("main loop failed: {}", rqemu_machine::error::strerror(&e)))?;
+    let mut m = shared.lock();
+    finish(&mut m, printer, pidfile, status)
+}
+
+fn connect_monitors(m: &mut MachineLock<'_>, monitors: &mut Monitors, spec: &VmSpec) -> QResult<()> {
+    for mon in &spec.monitors {
+        let chr = m
+            .chardevs
+            .find(&mon.chardev)
+            .ok_or_else(|| mon.loc.locate(qerr!("chardev \"{}\" not found", mon.chardev)))?;
+        let made = match mon.mode {
+            MonitorMode::Control => monitors.add_qmp(m, chr, mon.pretty),
+            MonitorMode::Readline => monitors.add_hmp(m, chr),
+        };
+        made.map_err(|e| mon.loc.locate(e))?;
+    }
+    if let Some(port) = &spec.run.qtest {
+        if let Some(chr) = port.chardev.as_deref().and_then(|c| m.chardevs.find(c)) {
+            m.start_qtest(chr, spec.run.qtest_log.as_deref()).map_err(|e| port.loc.locate(e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts everything away that outlives the process: terminals, sockets, image locks, the pid file.
+fn finish(
+    m: &mut MachineLock<'_>,
+    printer: &Printer,
+    pidfile: Option<PidFile>,
+    status: ExitStatus,
+) -> QResult<ExitStatus> {
+    m.pause_vcpus();
+    if let Some((signal, pid)) = m.run.killed_by {
+        let text = match pid {
+            0 => format!("terminating on signal {signal}"),
+            pid => format!("terminating on signal {signal} from pid {pid} ({})", process::command_of(pid)),
+        };
+        printer.print(&Report::error(Loc::NONE, QError::generic(text)));
+    }
+    m.shut_down();
+    drop(pidfile);
+    Ok(status)
+}
+
+/// What the parser takes but nothing stands behind yet is refused by name.
+fn refuse_unsupported(spec: &VmSpec) -> QResult<()> {
+    let run = &spec.run;
+    let checks: [(bool, &str); 14] = [
+        (run.sandbox.is_some(), "-sandbox: seccomp support is disabled"),
+        (run.gdb.is_some(), "-gdb: the gdb stub is not supported yet"),
+        (run.incoming.is_some(), "-incoming: migration is not supported yet"),
+        (run.loadvm.is_some(), "-loadvm: snapshots of the machine are not supported yet"),
+        (run.icount.is_some(), "-icount: TCG is not available"),
+        (run.preconfig, "--preconfig: not supported yet"),
+        (!run.log.items.is_empty(), "-d: logging is not supported yet"),
+        (
+            !run.log.trace.is_empty() || !run.log.trace_events.is_empty(),
+            "-trace: tracing is not supported yet",
+        ),
+        (run.dump_vmstate.is_some(), "-dump-vmstate: not supported yet"),
+        (!spec.tpmdevs.is_empty(), "-tpmdev: TPM is not supported yet"),
+        (!spec.fsdevs.is_empty(), "-fsdev: file systems are not supported yet"),
+        (!spec.display.vnc.is_empty(), "-vnc: VNC is not supported yet"),
+        (spec.display.spice.is_some(), "-spice: SPICE is not supported"),
+        (!spec.acpi_tables.is_empty(), "-acpitable: not supported yet"),
+    ];
+    match checks.iter().find(|(bad, _)| *bad) {
+        Some((_, text)) => Err(QError::generic(*text)),
+        None => Ok(()),
+    }
+}

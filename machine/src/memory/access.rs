@@ -1,0 +1,88 @@
+//! One access by a processor (or whoever acts like one): split into pieces that the regions accept, RAM without any
+//! lock, devices through [`IoTarget`].
+
+use super::{FlatKind, FlatMaps, FlatRange, FlatView, IoSpec, Owner, Space};
+
+/// Whoever calls the devices: the machine itself, or a handle that takes the machine lock for each call.
+pub trait IoTarget {
+    /// A read of `size` bytes at `offset` in the region.
+    fn io_read(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8) -> u64;
+    /// A write.
+    fn io_write(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8, value: u64);
+}
+
+fn view(maps: &FlatMaps, space: Space) -> &FlatView {
+    match space {
+        Space::Io => &maps.io,
+        Space::Memory => &maps.mem,
+    }
+}
+
+/// Length of the next piece. RAM ends with its range; a device sees the full width of an access that starts in one of
+/// its registers, even if another region lies over the next bytes, but no more than it takes and aligned to itself.
+fn piece(r: &FlatRange, addr: u64, rest: usize) -> usize {
+    match &r.kind {
+        FlatKind::Ram { .. } => {
+            let left = (r.last - addr).saturating_add(1);
+            rest.min(usize::try_from(left).unwrap_or(usize::MAX))
+        }
+        FlatKind::Io { spec, .. } => {
+            let n = rest.min(usize::from(spec.valid.1.max(1)));
+            let aligned = 1usize << addr.trailing_zeros().min(3);
+            (1 << n.ilog2()).min(aligned)
+        }
+    }
+}
+
+/// Reads `buf.len()` bytes. Where nothing answers, ports read as ones and memory as zeroes.
+pub fn read(maps: &FlatMaps, space: Space, addr: u64, buf: &mut [u8], target: &mut impl IoTarget) {
+    let view = view(maps, space);
+    let mut pos = 0;
+    while pos < buf.len() {
+        let at = addr.wrapping_add(pos as u64);
+        let Some(r) = view.find(at) else {
+            buf[pos] = if space == Space::Io { 0xff } else { 0 };
+            pos += 1;
+            continue;
+        };
+        let n = piece(r, at, buf.len() - pos);
+        let part = &mut buf[pos..pos + n];
+        match &r.kind {
+            FlatKind::Ram { .. } => {
+                if view.read(at, part).is_err() {
+                    part.fill(0);
+                }
+            }
+            FlatKind::Io { owner, spec } => {
+                let v = target.io_read(*owner, *spec, r.offset + (at - r.start), n as u8);
+                part.copy_from_slice(&v.to_le_bytes()[..n]);
+            }
+        }
+        pos += n;
+    }
+}
+
+/// Writes `data`. What nobody takes is lost.
+pub fn write(maps: &FlatMaps, space: Space, addr: u64, data: &[u8], target: &mut impl IoTarget) {
+    let view = view(maps, space);
+    let mut pos = 0;
+    while pos < data.len() {
+        let at = addr.wrapping_add(pos as u64);
+        let Some(r) = view.find(at) else {
+            pos += 1;
+            continue;
+        };
+        let n = piece(r, at, data.len() - pos);
+        let part = &data[pos..pos + n];
+        match &r.kind {
+            // ROM swallows writes.
+            FlatKind::Ram { .. } => drop(view.write(at, part)),
+            FlatKind::Io { owner, spec } => {
+                let mut v = [0u8; 8];
+                v[..n].copy_from_slice(part);
+                target.io_write(*owner, *spec, r.offset + (at - r.start), n as u8, u64::from_le_bytes(v));
+            }
+        }
+        pos += n;
+    }
+}

@@ -1,0 +1,161 @@
+//! Facts about the machine.
+
+use crate::monitors::MonitorCx;
+use crate::qapi_enum;
+use crate::qapi_struct;
+use crate::types::Empty;
+use rqemu_machine::boards::MACHINES;
+use rqemu_machine::QResult;
+
+qapi_enum! {
+    /// Architectures.
+    pub enum SysEmuTarget {
+        X8664 = "x86_64",
+    }
+}
+
+qapi_struct! {
+    /// Reply of `query-name`.
+    pub struct NameInfo {
+        /// Name of the guest.
+        name: Option<String>,
+    }
+    /// Reply of `query-uuid`.
+    pub struct UuidInfo {
+        /// UUID of the guest.
+        uuid as "UUID": String,
+    }
+    /// Reply of `query-kvm`.
+    pub struct KvmInfo {
+        /// KVM runs the guest.
+        enabled: bool,
+        /// KVM is there.
+        present: bool,
+    }
+    /// Reply of `query-target`.
+    pub struct TargetInfo {
+        /// Architecture.
+        arch: SysEmuTarget,
+    }
+    /// Reply of `query-current-machine`.
+    pub struct CurrentMachineParams {
+        /// The machine can wake up from suspend.
+        wakeup_suspend_support: bool,
+    }
+    /// Element of `query-iothreads`.
+    pub struct IOThreadInfo {
+        /// Id.
+        id: String,
+        /// Host thread.
+        thread_id: i64,
+    }
+    /// Element of `query-jobs`.
+    pub struct JobInfo {
+        /// Id.
+        id: String,
+        /// Kind.
+        type_ as "type": String,
+        /// State.
+        status: String,
+        /// Work done.
+        current_progress: i64,
+        /// Work in all.
+        total_progress: i64,
+        /// Why it failed.
+        error: Option<String>,
+    }
+    /// Element of `query-migrate-capabilities`.
+    pub struct MigrationCapabilityStatus {
+        /// Capability.
+        capability: String,
+        /// It is on.
+        state: bool,
+    }
+    /// Element of `query-machines`.
+    pub struct MachineInfo {
+        /// Name.
+        name: String,
+        /// Short name.
+        alias: Option<String>,
+        /// It is the default.
+        is_default: Option<bool>,
+        /// Most CPUs.
+        cpu_max: i64,
+        /// CPUs can be plugged.
+        hotpluggable_cpus: bool,
+        /// NUMA nodes may be given by size.
+        numa_mem_supported: bool,
+        /// It will go away.
+        deprecated: bool,
+        /// CPU type when none is asked for.
+        default_cpu_type: Option<String>,
+        /// Name of the main memory backend.
+        default_ram_id: Option<String>,
+    }
+}
+
+pub(super) fn query_name(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<NameInfo> {
+    Ok(NameInfo { name: cx.m.info.name.clone() })
+}
+
+/// The guest's UUID as text.
+pub(crate) fn uuid_text(cx: &MonitorCx<'_, '_>) -> String {
+    let mut out = String::new();
+    for (i, b) in cx.m.info.uuid.unwrap_or_default().iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            out.push('-');
+        }
+        out.push_str(&format!("{b:02x}"));
+    }
+    out
+}
+
+pub(super) fn query_uuid(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<UuidInfo> {
+    Ok(UuidInfo { uuid: uuid_text(cx) })
+}
+
+pub(crate) fn query_kvm(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<KvmInfo> {
+    Ok(KvmInfo { enabled: cx.m.accel.name() == "kvm", present: true })
+}
+
+pub(super) fn query_target(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<TargetInfo> {
+    Ok(TargetInfo { arch: SysEmuTarget::X8664 })
+}
+
+pub(super) fn query_current_machine(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<CurrentMachineParams> {
+    let acpi = cx.m.board.as_ref().is_some_and(|b| b.kind.acpi);
+    Ok(CurrentMachineParams { wakeup_suspend_support: acpi })
+}
+
+pub(super) fn query_machines(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<MachineInfo>> {
+    let one = |m: &&'static rqemu_machine::boards::MachineType| MachineInfo {
+        name: m.name.into(),
+        alias: m.alias.map(Into::into),
+        is_default: m.is_default.then_some(true),
+        cpu_max: m.max_cpus.into(),
+        hotpluggable_cpus: m.hotpluggable_cpus,
+        numa_mem_supported: m.numa_mem_supported,
+        deprecated: false,
+        default_cpu_type: m.default_cpu.map(|c| format!("{c}-x86_64-cpu")),
+        default_ram_id: m.default_ram_id.map(Into::into),
+    };
+    Ok(MACHINES.iter().map(one).collect())
+}
+
+/// There are no iothreads: `object-add` makes none.
+pub(super) fn query_iothreads(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<IOThreadInfo>> {
+    Ok(Vec::new())
+}
+
+/// There are no jobs: no command starts one.
+pub(super) fn query_jobs(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<JobInfo>> {
+    Ok(Vec::new())
+}
+
+/// Migration has no capability that could be switched.
+pub(super) fn query_migrate_capabilities(
+    _: &mut MonitorCx<'_, '_>,
+    _: Empty,
+) -> QResult<Vec<MigrationCapabilityStatus>> {
+    Ok(Vec::new())
+}

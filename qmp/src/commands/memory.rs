@@ -1,0 +1,148 @@
+//! Guest memory.
+
+use crate::monitors::MonitorCx;
+use crate::qapi_struct;
+use crate::types::Empty;
+use rqemu_machine::error::strerror;
+use rqemu_machine::{qerr, QResult};
+use std::fs::File;
+use std::io::Write;
+
+/// Bytes copied at a time.
+const CHUNK: u64 = 64 << 10;
+
+qapi_struct! {
+    /// Reply of `query-memory-size-summary`.
+    pub struct MemoryInfo {
+        /// RAM at start.
+        base_memory: u64,
+        /// RAM plugged since.
+        plugged_memory: Option<u64>,
+    }
+    /// Element of `query-memdev`.
+    pub struct Memdev {
+        /// Id.
+        id: Option<String>,
+        /// Bytes.
+        size: u64,
+        /// Pages may be merged with equal ones.
+        merge: bool,
+        /// It goes into core dumps.
+        dump: bool,
+        /// All of it was touched at start.
+        prealloc: bool,
+        /// Other processes can map it.
+        share: bool,
+        /// Swap space is reserved.
+        reserve: Option<bool>,
+        /// Host nodes that it may come from.
+        host_nodes: Vec<u16>,
+        /// How they are used.
+        policy: String,
+    }
+    /// Element of `query-memory-devices`.
+    pub struct MemoryDeviceInfo {
+        /// Kind.
+        type_ as "type": String,
+        /// Facts about it.
+        data: serde_json::Value,
+    }
+    /// Arguments of `memsave`.
+    pub struct Memsave {
+        /// Virtual address.
+        val: i64,
+        /// Bytes.
+        size: i64,
+        /// File.
+        filename: String,
+        /// CPU whose address space it is.
+        cpu_index: Option<i64>,
+    }
+    /// Arguments of `pmemsave`.
+    pub struct Pmemsave {
+        /// Physical address.
+        val: i64,
+        /// Bytes.
+        size: i64,
+        /// File.
+        filename: String,
+    }
+}
+
+pub(crate) fn query_memory_size_summary(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<MemoryInfo> {
+    Ok(MemoryInfo { base_memory: cx.m.info.ram_size, plugged_memory: Some(0) })
+}
+
+/// Reads guest-physical memory without disturbing devices: RAM and ROM as they are, everything else as zero bytes.
+pub(crate) fn read_physical(cx: &MonitorCx<'_, '_>, mut addr: u64, buf: &mut [u8]) {
+    let flat = cx.m.flat();
+    let mut at = 0;
+    while at < buf.len() {
+        // Page by page, so that one page without RAM does not spoil its neighbours.
+        let n = (buf.len() - at).min((4096 - addr % 4096) as usize);
+        let page = &mut buf[at..at + n];
+        if flat.mem.read(addr, page).is_err() {
+            page.fill(0);
+        }
+        at += n;
+        addr = addr.wrapping_add(n as u64);
+    }
+}
+
+/// Writes `size` bytes that `read` fills to a file.
+fn save(
+    filename: &str,
+    start: u64,
+    size: u64,
+    mut read: impl FnMut(u64, &mut [u8]) -> QResult<()>,
+) -> QResult<()> {
+    let mut file =
+        File::create(filename).map_err(|e| qerr!("Could not open '{filename}': {}", strerror(&e)))?;
+    let mut done = 0;
+    let mut buf = vec![0; CHUNK as usize];
+    while done < size {
+        let part = &mut buf[..(size - done).min(CHUNK) as usize];
+        read(start.wrapping_add(done), part)?;
+        file.write_all(part).map_err(|_| qerr!("An IO error has occurred"))?;
+        done += part.len() as u64;
+    }
+    Ok(())
+}
+
+pub(crate) fn pmemsave(cx: &mut MonitorCx<'_, '_>, args: Pmemsave) -> QResult<()> {
+    save(&args.filename, args.val as u64, args.size as u64, |addr, buf| {
+        read_physical(cx, addr, buf);
+        Ok(())
+    })
+}
+
+pub(crate) fn memsave(cx: &mut MonitorCx<'_, '_>, args: Memsave) -> QResult<()> {
+    let cpu = args.cpu_index.map_or(Some(cx.mon.cpu), |i| usize::try_from(i).ok());
+    let regs = cpu.and_then(|cpu| super::cpu::registers(cx, cpu));
+    let regs = regs.ok_or_else(|| qerr!("Parameter 'cpu-index' expects a CPU number"))?;
+    let (val, size) = (args.val, args.size);
+    save(&args.filename, val as u64, size as u64, |addr, buf| {
+        super::paging::read_virtual(cx, &regs, addr, buf)
+            .map_err(|_| qerr!("Invalid addr 0x{:016x}/size {size} specified", addr))
+    })
+}
+
+/// Memory modules cannot be plugged, so there are none.
+pub(super) fn query_memory_devices(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<MemoryDeviceInfo>> {
+    Ok(Vec::new())
+}
+
+pub(crate) fn query_memdev(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<Memdev>> {
+    let main = cx.m.main_ram.iter().map(|ram| Memdev {
+        id: Some(ram.name().into()),
+        size: ram.len(),
+        merge: true,
+        dump: true,
+        prealloc: false,
+        share: false,
+        reserve: Some(true),
+        host_nodes: Vec::new(),
+        policy: "default".into(),
+    });
+    Ok(main.collect())
+}

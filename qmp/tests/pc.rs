@@ -1,0 +1,129 @@
+//! Commands on a whole machine: ours and, where it is installed, QEMU's.
+
+mod common;
+
+use common::{Client, Kind, Server};
+use serde_json::{json, Value};
+use std::path::Path;
+
+/// A machine needs KVM to be built.
+fn usable() -> bool {
+    Path::new("/dev/kvm").exists()
+}
+
+fn run(client: &mut Client, command: &str, arguments: Value) -> Value {
+    let request = json!({"execute": command, "arguments": arguments});
+    client.send(request.to_string().as_bytes());
+    loop {
+        let line = client.line();
+        let reply: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
+        if reply.get("event").is_none() {
+            return reply;
+        }
+    }
+}
+
+fn human(client: &mut Client, line: &str) -> String {
+    let reply = run(client, "human-monitor-command", json!({"command-line": line}));
+    reply["return"].as_str().unwrap_or_else(|| panic!("{reply}")).into()
+}
+
+#[test]
+fn every_query_answers() {
+    if !usable() {
+        return;
+    }
+    let server = Server::pc(Kind::Qmp);
+    let mut client = server.client();
+    let commands = run(&mut client, "query-commands", json!({}));
+    for c in commands["return"].as_array().unwrap() {
+        let name = c["name"].as_str().unwrap();
+        if name.starts_with("query-") {
+            let reply = run(&mut client, name, json!({}));
+            if std::env::var_os("SHOW").is_some() {
+                println!("{name}: {}", reply.to_string().chars().take(1500).collect::<String>());
+            }
+            assert!(reply.get("return").is_some(), "{name}: {reply}");
+        }
+    }
+}
+
+#[test]
+fn every_info_answers() {
+    if !usable() {
+        return;
+    }
+    let server = Server::pc(Kind::Qmp);
+    let mut client = server.client();
+    let list = human(&mut client, "info");
+    for line in list.lines() {
+        let name = line.split_whitespace().nth(1).unwrap();
+        let text = human(&mut client, &format!("info {name}"));
+        if std::env::var_os("SHOW").is_some() {
+            println!("=== {name}\n{}", text.chars().take(6000).collect::<String>());
+        }
+        assert!(!text.contains("unknown command"), "{name}: {text}");
+    }
+}
+
+#[test]
+fn media_and_trays() {
+    if !usable() {
+        return;
+    }
+    let server = Server::pc(Kind::Qmp);
+    let mut client = server.client();
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("a.iso");
+    std::fs::write(&image, vec![0; 4096]).unwrap();
+    let tray = |client: &mut Client| {
+        let list = run(client, "query-block", json!({}));
+        let cd =
+            list["return"].as_array().unwrap().iter().find(|d| d["device"] == "ide1-cd0").unwrap().clone();
+        (cd["tray_open"].clone(), cd["inserted"]["file"].clone())
+    };
+    let ok = json!({"return": {}});
+    assert_eq!(tray(&mut client), (json!(false), json!(null)));
+    let change = json!({"device": "ide1-cd0", "filename": image, "format": "raw"});
+    assert_eq!(run(&mut client, "blockdev-change-medium", change), ok);
+    assert_eq!(tray(&mut client), (json!(false), json!(image)));
+    // A file that is not there leaves the medium where it is.
+    let missing = json!({"device": "ide1-cd0", "filename": "/nonexistent", "format": "raw"});
+    assert!(run(&mut client, "blockdev-change-medium", missing)["error"]["desc"].is_string());
+    assert_eq!(tray(&mut client), (json!(false), json!(image)));
+    assert_eq!(run(&mut client, "eject", json!({"device": "ide1-cd0"})), ok);
+    assert_eq!(tray(&mut client), (json!(true), json!(null)));
+    assert_eq!(run(&mut client, "blockdev-close-tray", json!({"device": "ide1-cd0"})), ok);
+    assert_eq!(tray(&mut client), (json!(false), json!(null)));
+    assert_eq!(human(&mut client, &format!("change ide1-cd0 {} raw", image.display())), "");
+    assert_eq!(tray(&mut client), (json!(false), json!(image)));
+    assert_eq!(human(&mut client, "eject nosuch"), "Error: Device 'nosuch' not found\r\n");
+}
+
+#[test]
+fn objects_and_memory() {
+    if !usable() {
+        return;
+    }
+    let server = Server::pc(Kind::Qmp);
+    let mut client = server.client();
+    let get = |client: &mut Client, path: &str, property: &str| {
+        run(client, "qom-get", json!({"path": path, "property": property}))
+    };
+    assert_eq!(get(&mut client, "/machine", "type"), json!({"return": "pc-i440fx-7.2-machine"}));
+    assert_eq!(get(&mut client, "/machine/i440fx/pci.0", "type"), json!({"return": "PCI"}));
+    assert_eq!(
+        get(&mut client, "/machine", "zz")["error"]["desc"],
+        "Property 'pc-i440fx-7.2-machine.zz' not found"
+    );
+    assert_eq!(human(&mut client, "xp/2xw 0"), "0000000000000000: 0x00000000 0x00000000\r\n");
+    assert_eq!(human(&mut client, "o/b 0x71 0\n").as_str(), "");
+    assert_eq!(human(&mut client, "i/b 0x61.0").len(), "portb[0x0062] = 0x00\r\n".len());
+    assert_eq!(human(&mut client, "p/x $eip"), "0xfff0\r\n");
+    assert!(human(&mut client, "info registers").starts_with("\r\nCPU#0\r\nEAX="));
+    assert_eq!(human(&mut client, "sendkey ctrl-alt-delete 1"), "");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let save = json!({"val": 0, "size": 5000, "filename": file.path()});
+    assert_eq!(run(&mut client, "pmemsave", save), json!({"return": {}}));
+    assert_eq!(file.path().metadata().unwrap().len(), 5000);
+}
