@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use rqemu_machine::accel::BUILT;
 use rqemu_machine::boards;
 use rqemu_machine::chardev::BackendInfo;
 use rqemu_machine::net::NET_KINDS;
@@ -46,7 +47,7 @@ fn text(request: &HelpRequest) -> QResult<String> {
         HelpRequest::Machine(Some(name)) => machine(name)?,
         HelpRequest::Device(None) => devices(),
         HelpRequest::Device(Some(name)) => device(name)?,
-        HelpRequest::Accel => "Accelerators supported in QEMU binary:\nkvm\nqtest\n".into(),
+        HelpRequest::Accel => format!("Accelerators supported in QEMU binary:\n{}\n", BUILT.join("\n")),
         HelpRequest::Chardev => {
             let mut t = String::from("Available chardev backend types: \n");
             for b in BackendInfo::ALL {

@@ -124,7 +124,8 @@ fn finish(
 /// What the parser takes but nothing stands behind yet is refused by name.
 fn refuse_unsupported(spec: &VmSpec) -> QResult<()> {
     let run = &spec.run;
-    let checks: [(bool, &str); 14] = [
+    let audio = |a: &rqemu_machine::spec::OptsSpec| a.props.get_str("driver") != Some("none");
+    let checks = [
         (run.sandbox.is_some(), "-sandbox: seccomp support is disabled"),
         (run.gdb.is_some(), "-gdb: the gdb stub is not supported yet"),
         (run.incoming.is_some(), "-incoming: migration is not supported yet"),
@@ -142,6 +143,20 @@ fn refuse_unsupported(spec: &VmSpec) -> QResult<()> {
         (!spec.display.vnc.is_empty(), "-vnc: VNC is not supported yet"),
         (spec.display.spice.is_some(), "-spice: SPICE is not supported"),
         (!spec.acpi_tables.is_empty(), "-acpitable: not supported yet"),
+        (!spec.iscsi.is_empty(), "-iscsi: iSCSI is not supported"),
+        (spec.audiodevs.iter().any(audio), "-audiodev: only the driver 'none' is available"),
+        (!spec.firmware.option_roms.is_empty(), "-option-rom: not supported yet"),
+        (spec.firmware.dtb.is_some(), "-dtb: device trees are not supported"),
+        (spec.boot.splash.is_some(), "-boot splash=: not supported yet"),
+        (!run.fds.is_empty(), "-add-fd: sets of descriptors are not supported yet"),
+        (run.cpu_pm, "-overcommit cpu-pm=on: not supported yet"),
+        (run.async_teardown, "-async-teardown: not supported yet"),
+        (run.log.file.is_some(), "-D: logging is not supported yet"),
+        (spec.display.full_screen, "-full-screen: there is no display"),
+        (
+            spec.display.kind.as_deref().is_some_and(|k| k != "none"),
+            "-display: only the type 'none' is available",
+        ),
     ];
     match checks.iter().find(|(bad, _)| *bad) {
         Some((_, text)) => Err(QError::generic(*text)),

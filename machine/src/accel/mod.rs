@@ -12,6 +12,9 @@ use crate::device::DevId;
 use crate::memory::{FlatMaps, Space};
 use crate::QResult;
 
+/// Accelerators of this build, in the order of `-accel help`.
+pub const BUILT: &[&str] = &["kvm", "qtest"];
+
 /// Where the interrupt controllers live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IrqChip {

@@ -15,7 +15,7 @@ use crate::devices::legacy::{connect_gsis, hpet, i8259};
 use crate::devices::misc::ports;
 use crate::firmware::fw_cfg_files::pc_ram_layout;
 use crate::memory::{RamSource, RegionId, RegionKind};
-use crate::qom::{class_by_name, PropInput};
+use crate::qom::{OnOffAuto, PropInput};
 use crate::spec::MachineDefaults;
 use crate::{qerr, QResult};
 
@@ -46,11 +46,9 @@ struct Pc {
 }
 
 fn init(b: &mut Build<'_>) -> QResult<()> {
+    refuse_undone(b)?;
     b.create_cpus()?;
     let kernel_chips = b.kernel_irqchip();
-    if kernel_chips {
-        board_if_known(b, "kvmclock", Some(DeviceTree::SYSTEM), &[])?;
-    }
     let max_below = b.props::<PcProps>().map_or(0, |p| p.max_ram_below_4g.0);
     let layout = pc_ram_layout(b.ram_size, Some(max_below).filter(|m| *m > 0));
     b.layout = layout;
@@ -75,17 +73,24 @@ fn init(b: &mut Build<'_>) -> QResult<()> {
     Ok(())
 }
 
-/// Creates a device of the board if its class exists. Goes away as the last classes arrive.
-fn board_if_known(
-    b: &mut Build<'_>,
-    class: &str,
-    bus: Option<BusId>,
-    props: &[(&str, PropInput<'_>)],
-) -> QResult<Option<DevId>> {
-    if class_by_name(class).is_none() {
-        return Ok(None);
+/// Properties that users may write but that ask for something this board does not have.
+fn refuse_undone(b: &Build<'_>) -> QResult<()> {
+    let Some(p) = b.props::<PcProps>() else { return Ok(()) };
+    if p.x86.smm == OnOffAuto::On {
+        return Err(qerr!("System Management Mode not supported by this hypervisor."));
     }
-    b.m.add_board_device(class, bus, props).map(Some)
+    let undone = [
+        ("usb=on", p.x86.common.usb),
+        ("suppress-vmdesc=on", p.x86.common.suppress_vmdesc),
+        ("pit=off", p.x86.pit == OnOffAuto::Off),
+        ("pic=off", p.x86.pic == OnOffAuto::Off),
+        ("vmport=on", p.vmport == OnOffAuto::On),
+        ("pcspk-audiodev", p.pcspk_audiodev.0.is_some()),
+    ];
+    match undone.iter().find(|(_, wanted)| *wanted) {
+        Some((what, _)) => Err(qerr!("machine property '{what}' is not supported")),
+        None => Ok(()),
+    }
 }
 
 fn legacy_devices(b: &mut Build<'_>, pc: &Pc, host: &i440fx::I440fxParts, kernel_chips: bool) -> QResult<()> {
@@ -109,8 +114,8 @@ fn legacy_devices(b: &mut Build<'_>, pc: &Pc, host: &i440fx::I440fxParts, kernel
         b.m.with::<Ioapic, _>(io, |i, _| i.set_pic(pics.0));
     }
     b.create_vga(pc.pci)?;
-    let want = b.props::<PcProps>().map(|p| (p.hpet, p.i8042, p.vmport.or(true)));
-    let (hpet, keyboard, vmport) = want.unwrap_or((true, true, true));
+    let want = b.props::<PcProps>().map(|p| (p.hpet, p.i8042));
+    let (hpet, keyboard) = want.unwrap_or((true, true));
     let hpet = hpet
         .then(|| b.m.add_board_device("hpet", system, &[("hpet-intcap", PropInput::Str("4"))]))
         .transpose()?;
@@ -127,10 +132,6 @@ fn legacy_devices(b: &mut Build<'_>, pc: &Pc, host: &i440fx::I440fxParts, kernel
     b.create_floppy(pc.isa)?;
     if keyboard {
         b.m.add_board_device("i8042", isa, &[])?;
-    }
-    if vmport {
-        board_if_known(b, "vmport", isa, &[])?;
-        board_if_known(b, "vmmouse", isa, &[])?;
     }
     b.m.add_board_device("port92", isa, &[])?;
     Ok(())
@@ -149,7 +150,7 @@ fn south_bridge(b: &mut Build<'_>, pc: &Pc) -> QResult<()> {
 
 /// The system firmware at the top of 4 GiB, its last 128 KiB also below 1 MiB, and RAM for option ROMs behind it.
 fn load_firmware(b: &mut Build<'_>, pci_mem: RegionId) -> QResult<()> {
-    let wanted = b.spec.firmware.bios.clone();
+    let wanted = b.wanted_firmware();
     let name = wanted.as_deref().unwrap_or("bios-256k.bin");
     let path = b.m.find_firmware(name);
     if path.is_none() && b.boots_directly() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Messages;
 use crate::accel::kvm::{KvmAccel, KvmOptions, VcpuConfig};
-use crate::accel::{IrqChip, NoCpu};
+use crate::accel::{IrqChip, NoCpu, BUILT};
 use crate::boards::{MachineType, PcProps};
 use crate::cpu::BootRegs;
 use crate::machine::Machine;
@@ -21,7 +21,7 @@ pub fn select(
     messages: &mut dyn Messages,
 ) -> QResult<()> {
     let mut failed = None;
-    for a in &spec.accels {
+    for a in &candidates(spec) {
         match one(m, a, kind, topo) {
             Ok(()) => {
                 if failed.is_some() {
@@ -30,7 +30,7 @@ pub fn select(
                 return Ok(());
             }
             Err(e) => {
-                if a.origin != AccelOrigin::Default || spec.accels.len() == 1 {
+                if a.origin != AccelOrigin::Default || spec.accels.len() <= 1 {
                     if let Some(h) = &e.hint {
                         messages.out(h.trim_end());
                     }
@@ -41,6 +41,17 @@ pub fn select(
         }
     }
     Err(QError::generic("").with_hint(""))
+}
+
+/// The accelerators to try. A default that this build lacks gives way to one that it has, as in a QEMU without TCG; what
+/// the user named is tried as named.
+fn candidates(spec: &VmSpec) -> Vec<AccelSpec> {
+    let wanted = |a: &&AccelSpec| a.origin != AccelOrigin::Default || BUILT.contains(&a.name.as_str());
+    let mut list: Vec<AccelSpec> = spec.accels.iter().filter(wanted).cloned().collect();
+    if list.is_empty() {
+        list.extend(spec.accels.first().map(|a| AccelSpec { name: BUILT[0].into(), ..a.clone() }));
+    }
+    list
 }
 
 fn title(name: &str) -> String {

@@ -68,6 +68,27 @@ impl Build<'_> {
         Ok(())
     }
 
+    /// Refuses drives that the user asked for and that no board or controller takes.
+    pub fn check_orphans(&self) -> QResult<()> {
+        for (d, p) in self.spec.drives.iter().zip(&self.places) {
+            let taken = match p.interface {
+                DriveInterface::None | DriveInterface::Virtio => true,
+                DriveInterface::Ide => p.bus < 2 && self.m.tree.find_bus("ide.0").is_some(),
+                DriveInterface::Floppy => p.unit < 2 && self.m.tree.find_bus("floppy-bus.0").is_some(),
+                _ => false,
+            };
+            if !taken && d.loc.as_str().is_some() {
+                return Err(d.loc.locate(qerr!(
+                    "machine type does not support if={},bus={},unit={}",
+                    p.interface.as_str(),
+                    p.bus,
+                    p.unit
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// The drive at a place: index into `spec.drives`.
     pub fn drive_at(&self, interface: DriveInterface, bus: u32, unit: u32) -> Option<usize> {
         self.places.iter().position(|p| (p.interface, p.bus, p.unit) == (interface, bus, unit))

@@ -10,7 +10,9 @@ use crate::devices::legacy::rtc::cmos::{pc_cmos_init, CmosConfig, CmosDisk, Disk
 use crate::devices::legacy::rtc::Mc146818;
 use crate::devices::storage::geometry;
 use crate::direct::{DirectBoot, DirectBootSpec};
-use crate::firmware::acpi::{self, AcpiBlobs, AcpiConfig, CpuEntry, IsaDevice, PciBus, PciFunction, PciKind};
+use crate::firmware::acpi::{
+    self, AcpiBlobs, AcpiConfig, CpuEntry, FloppyType, IsaDevice, PciBus, PciFunction, PciKind,
+};
 use crate::firmware::fw_cfg_files::{self as files, FixedItems};
 use crate::firmware::linux_boot;
 use crate::firmware::smbios::{self, SmbiosConfig, SmbiosOptions};
@@ -28,7 +30,8 @@ impl Build<'_> {
             dma: true,
             uuid: self.spec.uuid.unwrap_or_default(),
             ram_size: self.ram_size,
-            nographic: self.spec.display.nographic,
+            nographic: self.spec.display.nographic
+                || self.props::<PcProps>().is_some_and(|p| !p.x86.common.graphics),
             cpus: self.topo.cpus as u16,
             apic_id_limit: (apic_id(self.m, self.topo.maxcpus.saturating_sub(1)) + 1) as u16,
             boot_menu: self.spec.boot.menu == Some(true),
@@ -72,7 +75,12 @@ impl Build<'_> {
             boot_order: order.to_string(),
             fd_bootchk: true,
             cpus: self.topo.cpus,
-            floppies: [0, 1].map(|unit| self.floppy_kind(unit)),
+            floppies: [0, 1].map(|unit| match floppy_type(self.m, unit) {
+                Some(FloppyType::Inch3M144) => FloppyKind::F144,
+                Some(FloppyType::Inch3M288) => FloppyKind::F288,
+                Some(FloppyType::Inch5M12) => FloppyKind::F120,
+                None => FloppyKind::None,
+            }),
             disks: [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(bus, unit)| self.cmos_disk(bus, unit)),
         })?;
         self.m.with::<Mc146818, _>(rtc, |r, _| r.set_cmos(&bytes));
@@ -94,20 +102,6 @@ impl Build<'_> {
             _ => DiskTranslation::None,
         };
         Some(CmosDisk { chs: (g.cyls as u16, g.heads as u8, g.secs as u8), translation })
-    }
-
-    /// Type of a floppy drive of the board, as its property says after it was created.
-    fn floppy_kind(&self, unit: u64) -> FloppyKind {
-        let is = |n: &&crate::device::DeviceNode| {
-            n.class.name == "floppy"
-                && n.props.get_prop("unit").is_some_and(|p| p.value.as_u64() == Some(unit))
-        };
-        match self.m.tree.iter().find(is).and_then(|n| n.props.get_prop("drive-type")) {
-            Some(t) if t.value == "144" => FloppyKind::F144,
-            Some(t) if t.value == "288" => FloppyKind::F288,
-            Some(t) if t.value == "120" => FloppyKind::F120,
-            _ => FloppyKind::None,
-        }
     }
 
     fn hpet_id(&mut self) -> Option<u32> {
@@ -286,6 +280,8 @@ pub fn acpi_config(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, max
     cfg.numa = m.numa.as_ref().map(super::NumaState::acpi);
     if let Some(p) = m.board.as_ref().and_then(|b| b.props.as_any().downcast_ref::<PcProps>()) {
         cfg.hpet = p.hpet;
+        pad(p.x86.oem_id.as_deref(), &mut cfg.oem.id);
+        pad(p.x86.oem_table_id.as_deref(), &mut cfg.oem.table_id);
     }
     cfg
 }
@@ -317,6 +313,28 @@ fn pci_bus(m: &Machine, bus: BusId) -> PciBus {
     PciBus { functions }
 }
 
+/// Puts a user's id into a table's field, cut or padded with zeros.
+fn pad(id: Option<&str>, field: &mut [u8]) {
+    let Some(id) = id else { return };
+    field.fill(0);
+    for (f, b) in field.iter_mut().zip(id.bytes()) {
+        *f = b;
+    }
+}
+
+/// Type of a floppy drive, as its property says since it was realized.
+fn floppy_type(m: &Machine, unit: u64) -> Option<FloppyType> {
+    let is = |n: &&crate::device::DeviceNode| {
+        n.class.name == "floppy" && n.props.get_prop("unit").is_some_and(|p| p.value.as_u64() == Some(unit))
+    };
+    match m.tree.iter().find(is)?.props.get_prop("drive-type")?.value.as_str()? {
+        "144" => Some(FloppyType::Inch3M144),
+        "288" => Some(FloppyType::Inch3M288),
+        "120" => Some(FloppyType::Inch5M12),
+        _ => None,
+    }
+}
+
 /// ISA devices that ACPI describes, oldest first.
 pub fn isa_devices(m: &Machine) -> Vec<IsaDevice> {
     let number = |n: &crate::device::DeviceNode, p: &str| {
@@ -341,7 +359,9 @@ pub fn isa_devices(m: &Machine) -> Vec<IsaDevice> {
                 irq: number(n, "irq") as u8,
             }),
             "pvpanic" => out.push(IsaDevice::Pvpanic { iobase: number(n, "ioport") as u16 }),
-            _ if is_a(n.class, "isa-fdc") => out.push(IsaDevice::Floppy([None, None])),
+            _ if is_a(n.class, "isa-fdc") => {
+                out.push(IsaDevice::Floppy([0, 1].map(|unit| floppy_type(m, unit))))
+            }
             _ => {}
         }
     }

@@ -163,6 +163,7 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     b.create_netdevs()?;
     (kind.init)(&mut b)?;
     b.create_user_devices()?;
+    b.check_orphans()?;
     b.warn_net();
     b.m.power_device = b.power_device;
     if let Some(pm) = b.power_device {
@@ -281,6 +282,12 @@ impl Build<'_> {
 
     /// Whether a kernel is to be started without going through firmware: unless the user names a firmware.
     pub fn boots_directly(&self) -> bool {
-        self.spec.firmware.kernel.is_some() && self.spec.firmware.bios.is_none()
+        self.spec.firmware.kernel.is_some() && self.wanted_firmware().is_none()
+    }
+
+    /// Firmware that the user names: `-bios`, or the machine's `firmware` property.
+    pub fn wanted_firmware(&self) -> Option<String> {
+        let prop = || self.props::<crate::boards::PcProps>().and_then(|p| p.x86.common.firmware.clone());
+        self.spec.firmware.bios.clone().or_else(prop)
     }
 }

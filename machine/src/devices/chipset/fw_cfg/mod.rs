@@ -15,51 +15,17 @@ use std::sync::Arc;
 use rqemu_derive::Device;
 
 use crate::device::{Cx, DevId, Device, DeviceTree, IoHandler, Place, RealizeCx};
+pub use crate::firmware::fw_cfg_files::{key, MAX_NAME};
 use crate::machine::Machine;
 use crate::memory::IoSpec;
 use crate::qom::{DeviceClass, PropInput};
 use crate::{qerr, QResult};
-
-/// Numbered items.
-#[allow(missing_docs)]
-pub mod key {
-    pub const SIGNATURE: u16 = 0x00;
-    pub const ID: u16 = 0x01;
-    pub const UUID: u16 = 0x02;
-    pub const RAM_SIZE: u16 = 0x03;
-    pub const NOGRAPHIC: u16 = 0x04;
-    pub const NB_CPUS: u16 = 0x05;
-    pub const KERNEL_ADDR: u16 = 0x07;
-    pub const KERNEL_SIZE: u16 = 0x08;
-    pub const INITRD_ADDR: u16 = 0x0a;
-    pub const INITRD_SIZE: u16 = 0x0b;
-    pub const BOOT_DEVICE: u16 = 0x0c;
-    pub const NUMA: u16 = 0x0d;
-    pub const BOOT_MENU: u16 = 0x0e;
-    pub const MAX_CPUS: u16 = 0x0f;
-    pub const KERNEL_DATA: u16 = 0x11;
-    pub const INITRD_DATA: u16 = 0x12;
-    pub const CMDLINE_ADDR: u16 = 0x13;
-    pub const CMDLINE_SIZE: u16 = 0x14;
-    pub const CMDLINE_DATA: u16 = 0x15;
-    pub const SETUP_ADDR: u16 = 0x16;
-    pub const SETUP_SIZE: u16 = 0x17;
-    pub const SETUP_DATA: u16 = 0x18;
-    pub const FILE_DIR: u16 = 0x19;
-    pub const FILE_FIRST: u16 = 0x20;
-    pub const ACPI_TABLES: u16 = 0x8000;
-    pub const SMBIOS_ENTRIES: u16 = 0x8001;
-    pub const IRQ0_OVERRIDE: u16 = 0x8002;
-    pub const HPET: u16 = 0x8004;
-}
 
 /// Selector bits that do not name an item: the write channel, and "architecture local" items.
 const WRITE_CHANNEL: u16 = 0x4000;
 const ENTRY_MASK: u16 = 0x3fff;
 /// Smallest number of file slots.
 const MIN_SLOTS: u16 = 0x10;
-/// Longest file name, without the terminating zero.
-pub const MAX_NAME: usize = 55;
 
 /// Makes the contents of a blob; called with the machine when the guest selects it.
 pub type Builder = Arc<dyn Fn(&mut Machine) -> Vec<u8> + Send + Sync>;
