@@ -29,15 +29,9 @@ enum Format {
     Rgb32,
 }
 
-impl Picture {
-    pub(super) fn black(width: u32, height: u32) -> Self {
-        Self { width, height, rgb: vec![0; width as usize * height as usize * 3] }
-    }
-}
-
 impl VgaCore {
-    /// Draws the screen at virtual time `now`.
-    pub(super) fn draw(&mut self, now: i64) -> Picture {
+    /// Draws the screen at virtual time `now`; `None` if there was never anything on it.
+    pub(super) fn draw(&mut self, now: i64) -> Option<Picture> {
         let text = self.regs.gr[gr::MISC] & gr::GRAPHICS == 0;
         let shows_text = text && self.regs.ar_index & AR_VIDEO_ENABLE != 0;
         if shows_text && !self.showed_text {
@@ -50,13 +44,12 @@ impl VgaCore {
         let picture = if text { self.draw_text(now) } else { Some(self.draw_graphics()) };
         let Some(picture) = picture else { return self.blank() };
         self.last_size = Some((picture.width, picture.height));
-        picture
+        Some(picture)
     }
 
     /// What a switched-off screen shows.
-    fn blank(&self) -> Picture {
-        let (w, h) = self.last_size.unwrap_or((640, 480));
-        Picture::black(w, h)
+    fn blank(&self) -> Option<Picture> {
+        self.last_size.map(|(w, h)| Picture::black(w, h))
     }
 
     /// The 16 colours of text and planar modes, through the attribute controller's palette.

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{Cx, RealizeCx};
-use crate::memory::{IoSpec, RamBlock, RegionId, RegionKind};
+use crate::memory::{IoSpec, Owner, RamBlock, RegionId, RegionKind};
 use crate::ui::Picture;
 use crate::{qerr, QResult};
 use dispi::{Dispi, Todo};
@@ -143,7 +143,9 @@ impl VgaCore {
         self.edid = edid;
         let dev = cx.id();
         let mem = &mut cx.m().mem;
-        let all = mem.add("vga.mmio", 0x1000, RegionKind::Container, Some(dev));
+        // Between the registers it reads as ones.
+        let rest = RegionKind::Io { owner: Owner::Nobody, spec: MMIO_BYTES };
+        let all = mem.add("vga.mmio", 0x1000, rest, Some(dev));
         mem.map(all, ports, 0x400, 0);
         mem.map(all, dispi, 0x500, 0);
         if let Some(e) = ext {
@@ -155,12 +157,11 @@ impl VgaCore {
         all
     }
 
-    /// Power-on state. Video memory keeps its contents.
+    /// Power-on state. Video memory keeps its contents, and the screen its size.
     pub fn reset(&mut self, cx: &mut Cx<'_>) {
         self.regs = Regs::default();
         self.dispi = Dispi::default();
         self.big_endian = false;
-        self.last_size = None;
         self.update_window(cx);
     }
 
@@ -204,8 +205,7 @@ impl VgaCore {
     }
 
     fn port_write(&mut self, cx: &mut Cx<'_>, port: u16, value: u8) {
-        let vbe = self.dispi.enabled();
-        if self.regs.write(port, value, vbe) {
+        if self.regs.write(port, value) {
             self.update_window(cx);
         }
     }
@@ -269,7 +269,7 @@ impl VgaCore {
     /// The picture now.
     pub fn snapshot(&mut self, cx: &mut Cx<'_>) -> Picture {
         let now = cx.now();
-        self.draw(now)
+        self.draw(now).unwrap_or_else(|| crate::ui::placeholder(cx.m))
     }
 
     fn save(&self) -> QResult<serde_json::Value> {
