@@ -153,13 +153,12 @@ fn refuse_unsupported(spec: &VmSpec) -> QResult<()> {
         (run.async_teardown, "-async-teardown: not supported yet"),
         (run.log.file.is_some(), "-D: logging is not supported yet"),
         (spec.display.full_screen, "-full-screen: there is no display"),
-        (
-            spec.display.kind.as_deref().is_some_and(|k| k != "none"),
-            "-display: only the type 'none' is available",
-        ),
     ];
-    match checks.iter().find(|(bad, _)| *bad) {
-        Some((_, text)) => Err(QError::generic(*text)),
-        None => Ok(()),
+    if let Some((_, text)) = checks.iter().find(|(bad, _)| *bad) {
+        return Err(QError::generic(*text));
+    }
+    match spec.display.kind.as_deref() {
+        None | Some("none") => Ok(()),
+        Some(kind) => Err(qerr!("Display '{kind}' is not available.")),
     }
 }

@@ -78,7 +78,12 @@ pub fn screendump(
         .truncate(true)
         .open(path)
         .map_err(|e| qerr!("failed to open file '{path}': {}", strerror(&e)))?;
-    write_image(&picture, format, &mut file)
+    let written = write_image(&picture, format, &mut file);
+    if written.is_err() && file.metadata().is_ok_and(|m| m.is_file()) {
+        // Half a picture helps nobody.
+        let _ = std::fs::remove_file(path);
+    }
+    written
 }
 
 /// Writes a picture to an open file.
@@ -90,7 +95,12 @@ pub fn write_image(p: &Picture, format: ImageFormat, out: &mut impl Write) -> QR
         ImageFormat::Ppm => {
             write_ppm(p, out).map_err(|e| qerr!("Unable to write to file: {}", strerror(&e)))
         }
-        ImageFormat::Png => write_png(p, out).map_err(|e| qerr!("Unable to write to file: {e}")),
+        ImageFormat::Png => write_png(p, out).map_err(|e| match e {
+            png::EncodingError::IoError(e) => {
+                qerr!("PNG creation failed. Unable to close file: {}", strerror(&e))
+            }
+            e => qerr!("PNG creation failed. {e}"),
+        }),
     }
 }
 
@@ -105,7 +115,9 @@ fn write_png(p: &Picture, out: &mut impl Write) -> Result<(), png::EncodingError
     e.set_color(png::ColorType::Rgb);
     e.set_depth(png::BitDepth::Eight);
     e.set_compression(png::Compression::Fast);
-    e.write_header()?.write_image_data(&p.rgb)
+    let mut w = e.write_header()?;
+    w.write_image_data(&p.rgb)?;
+    w.finish()
 }
 
 #[cfg(test)]
@@ -138,5 +150,7 @@ mod tests {
         let mut full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let e = write_image(&p, ImageFormat::Ppm, &mut full).unwrap_err();
         assert_eq!(e.desc, "Unable to write to file: No space left on device");
+        let e = write_image(&p, ImageFormat::Png, &mut full).unwrap_err();
+        assert_eq!(e.desc, "PNG creation failed. Unable to close file: No space left on device");
     }
 }
