@@ -147,10 +147,18 @@ mod tests {
         assert_eq!(e(&mut m, None, Some(0)), "'head' must be specified together with 'device'");
         assert_eq!(e(&mut m, Some("x"), None), "Device 'x' not found");
         let p = Picture::black(1, 1);
-        let mut full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let e = write_image(&p, ImageFormat::Ppm, &mut full).unwrap_err();
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::Error::from_raw_os_error(28))
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let e = write_image(&p, ImageFormat::Ppm, &mut Full).unwrap_err();
         assert_eq!(e.desc, "Unable to write to file: No space left on device");
-        let e = write_image(&p, ImageFormat::Png, &mut full).unwrap_err();
+        let e = write_image(&p, ImageFormat::Png, &mut Full).unwrap_err();
         assert_eq!(e.desc, "PNG creation failed. Unable to close file: No space left on device");
     }
 }
