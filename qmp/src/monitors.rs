@@ -20,7 +20,7 @@ use serde_json::Value;
 use std::time::Instant;
 
 /// Timer that wakes the main loop for held events; it belongs to no device.
-const WAKE_TIMER: (DevId, u32) = (DevId(u32::MAX - 1), 0);
+const WAKE_TIMER: (DevId, u32) = (DevId::MONITOR_TIMERS, 0);
 
 /// What commands need that the machine does not know.
 pub trait Env: Send {

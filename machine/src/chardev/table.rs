@@ -17,7 +17,7 @@ use crate::spec::{ChardevBackend, ChardevSpec};
 use crate::{qerr, QResult};
 
 /// Timers of character devices are filed under this device number.
-pub const TIMER_DEV: DevId = DevId(u32::MAX);
+pub const TIMER_DEV: DevId = DevId::CHARDEV_TIMERS;
 
 enum Kind {
     Plain(Box<dyn Backend>),

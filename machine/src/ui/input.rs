@@ -15,7 +15,7 @@ use crate::run::RunState;
 use crate::{qerr, QResult};
 
 /// Stands for the key queue in the list of timers.
-pub(crate) const TIMER_DEV: DevId = DevId(u32::MAX - 1);
+pub(crate) const TIMER_DEV: DevId = DevId::KEY_TIMERS;
 /// How long `send-key` holds keys unless told otherwise, in milliseconds.
 const DEFAULT_HOLD_MS: u32 = 10;
 /// Most entries of the key queue; more are dropped.
