@@ -140,13 +140,7 @@ pub struct Monitors {
 impl Monitors {
     /// No monitors yet.
     pub fn new(env: Box<dyn Env>) -> Self {
-        Self {
-            list: Vec::new(),
-            throttle: Throttle::default(),
-            fds: FdStore::default(),
-            armed: None,
-            env,
-        }
+        Self { list: Vec::new(), throttle: Throttle::default(), fds: FdStore::default(), armed: None, env }
     }
 
     /// Sets of descriptors (for `-add-fd`).

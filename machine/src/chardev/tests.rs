@@ -63,8 +63,5 @@ fn monitors_come_before_devices_on_a_mux() {
     assert_eq!(m.connect(device(8)), (3, Some(2)));
     assert_eq!(m.focus, 3);
     let order: Vec<_> = m.frontends.iter().map(|f| f.0).collect();
-    assert_eq!(
-        order,
-        [FrontendRef::Monitor(MonId(0)), FrontendRef::Monitor(MonId(1)), device(7), device(8)]
-    );
+    assert_eq!(order, [FrontendRef::Monitor(MonId(0)), FrontendRef::Monitor(MonId(1)), device(7), device(8)]);
 }

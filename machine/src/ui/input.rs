@@ -93,7 +93,8 @@ impl Machine {
         let ids = self.tree.ids();
         self.input.handlers.retain(|h| ids.contains(&h.dev));
         for dev in ids {
-            let Some(Some((kinds, name))) = self.with_dev(dev, |d, _| d.input().map(|i| (i.takes(), i.name())))
+            let Some(Some((kinds, name))) =
+                self.with_dev(dev, |d, _| d.input().map(|i| (i.takes(), i.name())))
             else {
                 continue;
             };

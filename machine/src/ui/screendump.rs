@@ -51,9 +51,7 @@ pub fn take_picture(m: &mut Machine, device: Option<&str>, head: Option<i64>) ->
     }
     let dev = match find_console(m, device, head)? {
         Some(d) => d,
-        None => *consoles(m)
-            .first()
-            .ok_or_else(|| qerr!("There is no console to take a screendump from"))?,
+        None => *consoles(m).first().ok_or_else(|| qerr!("There is no console to take a screendump from"))?,
     };
     m.with_dev(dev, |d, cx| d.display().map(|s| s.snapshot(cx)))
         .flatten()
@@ -92,9 +90,7 @@ pub fn screendump(
 /// Writing failed.
 pub fn write_image(p: &Picture, format: ImageFormat, out: &mut impl Write) -> QResult<()> {
     match format {
-        ImageFormat::Ppm => {
-            write_ppm(p, out).map_err(|e| qerr!("Unable to write to file: {}", strerror(&e)))
-        }
+        ImageFormat::Ppm => write_ppm(p, out).map_err(|e| qerr!("Unable to write to file: {}", strerror(&e))),
         ImageFormat::Png => write_png(p, out).map_err(|e| match e {
             png::EncodingError::IoError(e) => {
                 qerr!("PNG creation failed. Unable to close file: {}", strerror(&e))
