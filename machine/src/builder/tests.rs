@@ -12,8 +12,12 @@ impl Messages for Lines {
     fn warning(&mut self, text: &str) {
         self.0.push(text.to_string());
     }
+    fn warning_at(&mut self, _loc: &Loc, text: &str) {
+        self.0.push(text.to_string());
+    }
     fn info(&mut self, _text: &str) {}
     fn out(&mut self, _text: &str) {}
+    fn plain(&mut self, _text: &str) {}
 }
 
 fn spec(machine: &str) -> VmSpec {
@@ -274,4 +278,30 @@ fn back_ends_and_cards_of_the_command_line() {
     s.nics.clear();
     s.netdevs = vec![netdev("user", Some("u"), NetPeer::None, &[])];
     assert_eq!(refused(&mut s), "-net: network backend 'user' is not compiled into this binary");
+}
+
+#[test]
+fn older_versions_start_with_their_values() {
+    let value = |machine: &str, class: &str, prop: &str| {
+        let mut s = spec(machine);
+        s.smp.cpus = Some(2);
+        let (b, _) = made(&mut s);
+        let m = b.shared.lock();
+        let n = m.tree.by_class(class).unwrap();
+        let sockets = m.info.topology.unwrap().sockets;
+        (n.props.get_prop(prop).unwrap().value, sockets)
+    };
+    assert_eq!(value("pc", "PIIX4_PM", "smm-compat"), (false.into(), 1));
+    assert_eq!(value("pc-i440fx-6.0", "PIIX4_PM", "smm-compat"), (false.into(), 2));
+    assert_eq!(value("pc-i440fx-5.2", "PIIX4_PM", "smm-compat"), (true.into(), 2));
+    assert_eq!(value("pc-i440fx-4.1", "fw_cfg_io", "acpi-mr-restore"), (false.into(), 2));
+}
+
+#[test]
+fn every_machine_is_listed_once() {
+    let mut names: Vec<_> = crate::boards::MACHINES.iter().map(|m| m.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), crate::boards::MACHINES.len());
+    assert_eq!(crate::boards::MACHINES.iter().filter(|m| m.is_default).count(), 1);
 }

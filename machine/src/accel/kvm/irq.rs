@@ -19,23 +19,12 @@ const MAX_GSI: u32 = 4096;
 /// Message routes by GSI.
 #[derive(Default)]
 pub struct Routes {
+    /// With the I/O APIC in user space: what its pins send.
+    pub pins: Option<Vec<Option<MsiMessage>>>,
     msi: Vec<Option<MsiMessage>>,
-    /// What the pins of I/O APICs that are not the kernel's send, by GSI; `None` if they are the kernel's.
-    pins: Option<Box<[MsiMessage; PINS as usize]>>,
 }
 
 impl Routes {
-    /// For I/O APICs in this process.
-    pub fn split() -> Self {
-        Self { msi: Vec::new(), pins: Some(Box::new([MsiMessage::default(); PINS as usize])) }
-    }
-
-    /// What a pin sends from now on. `false` if nothing changed.
-    pub fn set_pin(&mut self, gsi: u32, msg: MsiMessage) -> bool {
-        let pin = self.pins.as_mut().and_then(|p| p.get_mut(gsi as usize));
-        pin.is_some_and(|p| std::mem::replace(p, msg) != msg)
-    }
-
     /// Gives a message a GSI.
     pub fn add(&mut self, msg: MsiMessage) -> Option<u32> {
         let i = self.msi.iter().position(Option::is_none).unwrap_or(self.msi.len());
@@ -64,10 +53,12 @@ impl Routes {
     /// Tells KVM all routes.
     pub fn commit(&self, vm: &VmFd) -> QResult<()> {
         let mut entries = Vec::with_capacity(48 + self.msi.len());
-        if let Some(pins) = &self.pins {
-            entries.extend(pins.iter().enumerate().map(|(gsi, m)| message(gsi as u32, *m)));
-        } else {
-            Self::kernel_pins(&mut entries);
+        match &self.pins {
+            Some(pins) => {
+                let set = pins.iter().zip(0..).filter_map(|(m, gsi)| m.map(|m| message(gsi, m)));
+                entries.extend(set);
+            }
+            None => kernel_pins(&mut entries),
         }
         for (i, m) in self.msi.iter().enumerate() {
             if let Some(m) = m {
@@ -78,25 +69,25 @@ impl Routes {
             KvmIrqRouting::from_entries(&entries).map_err(|_| crate::qerr!("too many interrupt routes"))?;
         vm.set_gsi_routing(&routing).map_err(|e| ioctl_error("KVM_SET_GSI_ROUTING", e))
     }
+}
 
-    /// The pins of the kernel's own controllers.
-    fn kernel_pins(entries: &mut Vec<kvm_irq_routing_entry>) {
-        for gsi in 0..16 {
-            // The timer interrupt arrives on pin 2 of the I/O APIC; pin 2 of the PIC is the cascade.
-            if gsi != 2 {
-                entries.push(pin(
-                    gsi,
-                    if gsi < 8 { KVM_IRQCHIP_PIC_MASTER } else { KVM_IRQCHIP_PIC_SLAVE },
-                    gsi % 8,
-                ));
-            }
+/// The pins of the controllers in the kernel.
+fn kernel_pins(entries: &mut Vec<kvm_irq_routing_entry>) {
+    for gsi in 0..16 {
+        // The timer interrupt arrives on pin 2 of the I/O APIC; pin 2 of the PIC is the cascade.
+        if gsi != 2 {
+            entries.push(pin(
+                gsi,
+                if gsi < 8 { KVM_IRQCHIP_PIC_MASTER } else { KVM_IRQCHIP_PIC_SLAVE },
+                gsi % 8,
+            ));
         }
-        for gsi in 0..24 {
-            match gsi {
-                0 => entries.push(pin(0, KVM_IRQCHIP_IOAPIC, 2)),
-                2 => {}
-                _ => entries.push(pin(gsi, KVM_IRQCHIP_IOAPIC, gsi)),
-            }
+    }
+    for gsi in 0..24 {
+        match gsi {
+            0 => entries.push(pin(0, KVM_IRQCHIP_IOAPIC, 2)),
+            2 => {}
+            _ => entries.push(pin(gsi, KVM_IRQCHIP_IOAPIC, gsi)),
         }
     }
 }

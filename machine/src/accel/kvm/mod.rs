@@ -4,27 +4,30 @@
 //! controllers after them (each slot would otherwise wait for a grace period), vCPUs last.
 
 mod caps;
+mod debug;
 mod irq;
 mod regs;
 mod slots;
+mod user_irq;
 mod vcpu;
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use kvm_bindings::{
-    kvm_clock_data, kvm_enable_cap, kvm_msi, kvm_msr_entry, kvm_pit_config, kvm_userspace_memory_region,
-    CpuId, Msrs, KVM_CAP_SPLIT_IRQCHIP, KVM_PIT_SPEAKER_DUMMY,
+    kvm_clock_data, kvm_msi, kvm_msr_entry, kvm_pit_config, kvm_userspace_memory_region, CpuId, Msrs,
+    KVM_PIT_SPEAKER_DUMMY,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Accel, IrqChip, MsiMessage};
+use super::{Accel, GuestDebug, IrqChip, MsiMessage};
+use crate::clock::VirtualClock;
 use crate::cpu::{BootRegs, CpuRegs};
 use crate::device::DevId;
 use crate::memory::{FlatMaps, Space};
@@ -34,6 +37,7 @@ use crate::{qerr, QResult};
 pub use caps::to_cpuid;
 use irq::Routes;
 use slots::Slots;
+use user_irq::UserIrqs;
 use vcpu::{KvmVcpu, ResetState};
 
 /// Properties of `-accel kvm,...`.
@@ -66,8 +70,8 @@ pub struct KvmAccel {
     boot: Option<BootRegs>,
     /// Bound descriptors: (device, vector) -> GSI.
     irqfds: HashMap<(DevId, u32), (RawFd, u32)>,
-    /// Level of the interrupt request of a PIC in this process.
-    intr: Arc<AtomicBool>,
+    /// Interrupt controllers in user space, as far as there are any.
+    irqs: UserIrqs,
     /// Frequency of the boot processor's time stamp counter.
     tsc_khz: Option<u32>,
 }
@@ -100,8 +104,8 @@ impl KvmAccel {
             }
         }
         let vm = kvm.create_vm().map_err(|e| ioctl_error("KVM_CREATE_VM", e))?;
-        if opts.irqchip == IrqChip::User {
-            return Err(qerr!("kernel-irqchip=off is not supported by this accelerator yet"));
+        if opts.irqchip == IrqChip::Split && !kvm.check_extension(Cap::SplitIrqchip) {
+            return Err(qerr!("Split IRQ chip mode not supported."));
         }
         let max_slots = kvm.get_nr_memslots();
         Ok(Self {
@@ -109,14 +113,14 @@ impl KvmAccel {
             kvm,
             irqchip: opts.irqchip,
             slots: Slots::new(max_slots),
-            routes: if opts.irqchip == IrqChip::Split { Routes::split() } else { Routes::default() },
+            routes: Routes::default(),
             started: false,
             chips: None,
             threads: Vec::new(),
             control: None,
             boot: None,
             irqfds: HashMap::new(),
-            intr: Arc::default(),
+            irqs: UserIrqs::Kernel,
             tsc_khz: None,
         })
     }
@@ -126,6 +130,32 @@ impl KvmAccel {
         self.kvm
             .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
             .map_err(|e| ioctl_error("KVM_GET_SUPPORTED_CPUID", e))
+    }
+
+    /// More vCPUs than this do not run well on this host.
+    pub fn recommended_vcpus(&self) -> usize {
+        self.kvm.get_nr_vcpus()
+    }
+
+    /// Lets the guest keep the host's processors when it idles (`-overcommit cpu-pm=on`).
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn keep_idle_in_guest(&self) -> QResult<()> {
+        let can = self.vm.check_extension_raw(libc::c_ulong::from(kvm_bindings::KVM_CAP_X86_DISABLE_EXITS));
+        let all = kvm_bindings::KVM_X86_DISABLE_EXITS_MWAIT
+            | kvm_bindings::KVM_X86_DISABLE_EXITS_HLT
+            | kvm_bindings::KVM_X86_DISABLE_EXITS_PAUSE
+            | kvm_bindings::KVM_X86_DISABLE_EXITS_CSTATE;
+        let mut cap = kvm_bindings::kvm_enable_cap {
+            cap: kvm_bindings::KVM_CAP_X86_DISABLE_EXITS,
+            ..Default::default()
+        };
+        cap.args[0] = u64::from(can.max(0) as u32 & all);
+        self.vm.enable_cap(&cap).map_err(|e| {
+            let text = crate::error::strerror(&std::io::Error::from(e));
+            qerr!("kvm: guest stopping CPU not supported: {text}")
+        })
     }
 
     /// Largest number of vCPUs.
@@ -141,6 +171,7 @@ impl KvmAccel {
         shared: &Arc<Shared>,
         cpus: &[VcpuConfig],
         boot: Option<BootRegs>,
+        clock: Arc<VirtualClock>,
     ) -> QResult<()> {
         self.started = true;
         self.boot = boot;
@@ -155,15 +186,7 @@ impl KvmAccel {
             self.vm.create_pit2(pit).map_err(|e| ioctl_error("KVM_CREATE_PIT2", e))?;
             self.chips = Some(irq::ChipState::capture(&self.vm)?);
         }
-        if self.irqchip == IrqChip::Split {
-            let args = [u64::from(irq::PINS), 0, 0, 0];
-            let cap = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, args, ..Default::default() };
-            self.vm.enable_cap(&cap).map_err(|e| {
-                let text = crate::error::strerror(&std::io::Error::from(e));
-                qerr!("Could not enable split irqchip mode: {text}")
-            })?;
-            self.routes.commit(&self.vm)?;
-        }
+        self.set_up_irqs(shared, cpus, clock)?;
         self.control = Some(shared.vcpus.clone());
         shared.vcpus.request_pause();
         for (index, c) in cpus.iter().enumerate() {
@@ -177,11 +200,13 @@ impl KvmAccel {
     fn spawn(&mut self, index: usize, c: &VcpuConfig, shared: &Arc<Shared>) -> QResult<()> {
         let fd = self.vm.create_vcpu(u64::from(c.apic_id)).map_err(|e| ioctl_error("KVM_CREATE_VCPU", e))?;
         self.set_up_cpu(&fd, c)?;
-        let msrs = if index == 0 { self.kvm.get_msr_index_list().ok() } else { None };
-        let mut v = KvmVcpu::new(index, fd, shared.clone());
-        if index == 0 && self.irqchip == IrqChip::Split {
-            v.intr = Some(self.intr.clone());
+        if let UserIrqs::User(bus) = &self.irqs {
+            let mut s = fd.get_sregs().map_err(|e| ioctl_error("KVM_GET_SREGS", e))?;
+            s.apic_base = bus.base(index);
+            fd.set_sregs(&s).map_err(|e| ioctl_error("KVM_SET_SREGS", e))?;
         }
+        let msrs = if index == 0 { self.kvm.get_msr_index_list().ok() } else { None };
+        let mut v = KvmVcpu::new(index, fd, shared.clone(), self.irqs.clone());
         v.reset = Some(ResetState::capture(&v.fd, msrs.as_ref()));
         if index == 0 {
             if let Some(b) = &self.boot {
@@ -249,6 +274,7 @@ impl KvmAccel {
         if let Some(c) = &self.control {
             c.quit();
         }
+        self.irqs.stop();
         for t in self.threads.drain(..) {
             // A vCPU thread does not panic; if it did, the message was printed already.
             let _ = t.join();
@@ -296,7 +322,28 @@ impl Accel for KvmAccel {
         }
     }
 
+    fn ioapic_changed(&mut self, first: u32, entries: &[Option<MsiMessage>]) {
+        let Some(pins) = &mut self.routes.pins else { return };
+        let old = pins.clone();
+        for (pin, entry) in pins.iter_mut().skip(first as usize).zip(entries) {
+            *pin = *entry;
+        }
+        if self.started && *pins != old {
+            // As with messages: what KVM cannot route is not delivered.
+            let _ = self.routes.commit(&self.vm);
+        }
+    }
+
+    fn clock_changed(&mut self) {
+        if let UserIrqs::User(bus) = &self.irqs {
+            bus.clock_changed();
+        }
+    }
+
     fn msi(&mut self, msg: MsiMessage) {
+        if let UserIrqs::User(bus) = &self.irqs {
+            return bus.msi(msg);
+        }
         let m = kvm_msi {
             address_lo: msg.addr as u32,
             address_hi: (msg.addr >> 32) as u32,
@@ -321,16 +368,15 @@ impl Accel for KvmAccel {
     }
 
     fn set_intr(&mut self, level: bool) {
-        self.intr.store(level, Ordering::Release);
-        if let (true, Some(c)) = (level, &self.control) {
-            c.kick(0);
-        }
-    }
-
-    fn set_pin_message(&mut self, gsi: u32, msg: MsiMessage) {
-        if self.routes.set_pin(gsi, msg) && self.started {
-            // Only tells KVM of which interrupts the end has to be told; it holds the old ones if it refuses.
-            let _ = self.routes.commit(&self.vm);
+        match &self.irqs {
+            UserIrqs::Kernel => {}
+            UserIrqs::Split(line) => {
+                line.store(level, Ordering::SeqCst);
+                if let (true, Some(c)) = (level, &self.control) {
+                    c.kick(0);
+                }
+            }
+            UserIrqs::User(bus) => bus.set_pic(level),
         }
     }
 
@@ -381,6 +427,9 @@ impl Accel for KvmAccel {
             self.routes.free(gsi);
         }
         let Some(msg) = msg else { return true };
+        if self.irqchip == IrqChip::User {
+            return false;
+        }
         let Some(gsi) = self.routes.add(msg) else { return false };
         if self.routes.commit(&self.vm).is_err() || self.vm.register_irqfd(&efd, gsi).is_err() {
             self.routes.free(gsi);
@@ -404,6 +453,9 @@ impl Accel for KvmAccel {
                 }
             });
         }
+        if let UserIrqs::User(bus) = &self.irqs {
+            bus.reset();
+        }
         if let Some(c) = &self.chips {
             c.restore(&self.vm);
         }
@@ -414,7 +466,26 @@ impl Accel for KvmAccel {
         control.run_on(index, |v| v.downcast_mut::<KvmVcpu>().map(|v| regs::read(&v.fd)))?
     }
 
+    fn set_cpu_regs(&mut self, index: usize, r: &CpuRegs) -> bool {
+        let Some(control) = self.control.clone() else { return false };
+        let regs = regs::general(r);
+        let set =
+            move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| v.fd.set_regs(&regs).is_ok());
+        control.run_on(index, set).unwrap_or(false)
+    }
+
+    fn set_debug(&mut self, index: usize, debug: &GuestDebug) -> bool {
+        let Some(control) = self.control.clone() else { return false };
+        let debug = *debug;
+        let set =
+            move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| debug::set(&v.fd, &debug));
+        control.run_on(index, set).unwrap_or(false)
+    }
+
     fn nmi(&mut self, index: usize) -> bool {
+        if let UserIrqs::User(bus) = &self.irqs {
+            return bus.nmi(index);
+        }
         let Some(control) = self.control.clone() else { return false };
         control
             .run_on(index, |v| v.downcast_mut::<KvmVcpu>().is_some_and(|v| v.fd.nmi().is_ok()))

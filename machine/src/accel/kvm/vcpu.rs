@@ -1,27 +1,24 @@
 //! A vCPU thread: guest mode, exits, reset.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use kvm_bindings::{
-    kvm_debugregs, kvm_interrupt, kvm_lapic_state, kvm_mp_state, kvm_regs, kvm_run, kvm_sregs,
-    kvm_vcpu_events, kvm_xcrs, kvm_xsave, MsrList, Msrs, KVMIO, KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY,
-    KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IO_OUT,
-    KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT,
-    KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN,
+    kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_regs, kvm_run, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
+    kvm_xsave, MsrList, Msrs, KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR,
+    KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IO_OUT, KVM_EXIT_IRQ_WINDOW_OPEN,
+    KVM_EXIT_MMIO, KVM_EXIT_SET_TPR, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_SYSTEM_EVENT_RESET,
+    KVM_SYSTEM_EVENT_SHUTDOWN,
 };
 use kvm_ioctls::VcpuFd;
-use vmm_sys_util::ioctl::ioctl_with_ref;
-use vmm_sys_util::ioctl_iow_nr;
 
 use super::regs;
+use super::user_irq::UserIrqs;
+use crate::accel::{Activity, DebugStop};
 use crate::cpu::{BackdoorRegs, BootRegs};
 use crate::devices::misc::vmport;
 use crate::memory::{access, Space};
 use crate::run::{Cause, RunState};
 use crate::shared::Shared;
-
-ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
 
 /// State right after creation, which is the architectural reset state.
 pub struct ResetState {
@@ -102,14 +99,16 @@ impl ResetState {
 
 /// A vCPU as its thread owns it.
 pub struct KvmVcpu {
-    index: usize,
+    pub(super) index: usize,
     /// The vCPU.
     pub fd: VcpuFd,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Reset state.
     pub reset: Option<ResetState>,
-    /// The interrupt request of a PIC in this process (boot processor only).
-    pub intr: Option<Arc<AtomicBool>>,
+    /// Interrupts that come from user space.
+    pub(super) irqs: UserIrqs,
+    /// What this vCPU does, where KVM does not keep track of it.
+    pub(super) activity: Activity,
     /// The last exit's effect on registers is not complete yet (KVM completes it on the next entry).
     pending: bool,
 }
@@ -131,20 +130,28 @@ impl RunPage {
 
 impl KvmVcpu {
     /// Wraps a new vCPU.
-    pub fn new(index: usize, fd: VcpuFd, shared: Arc<Shared>) -> Self {
-        Self { index, fd, shared, reset: None, intr: None, pending: false }
+    pub fn new(index: usize, fd: VcpuFd, shared: Arc<Shared>, irqs: UserIrqs) -> Self {
+        Self { index, fd, shared, reset: None, irqs, activity: Activity::at_reset(index), pending: false }
     }
 
     /// The thread: parks until resumed, runs the guest, handles exits.
     pub fn run(mut self) {
         let shared = self.shared.clone();
         let page = RunPage(std::ptr::from_mut(self.fd.get_kvm_run()));
-        shared.vcpus.enter(self.index, Arc::new(move || page.set_immediate_exit()));
+        let (irqs, index) = (self.irqs.clone(), self.index);
+        let kick = move || {
+            page.set_immediate_exit();
+            irqs.wake(index);
+        };
+        shared.vcpus.enter(self.index, Arc::new(kick));
         while shared.vcpus.park(self.index, &mut self) {
             // The guest's watchdogs learn that it did not run; without a paravirtual clock there is nobody to tell.
             let _ = self.fd.kvmclock_ctrl();
             while !shared.vcpus.pausing() {
-                self.enter_guest();
+                if self.prepare_irqs() {
+                    self.enter_guest();
+                    self.finish_irqs();
+                }
             }
             self.complete_exit();
         }
@@ -160,29 +167,7 @@ impl KvmVcpu {
         self.fd.set_kvm_immediate_exit(0);
     }
 
-    /// Hands the interrupt of a PIC in this process to the processor, or asks to be told when it takes one.
-    fn inject(&mut self) {
-        let Some(intr) = &self.intr else { return };
-        if !intr.load(Ordering::Acquire) {
-            self.fd.get_kvm_run().request_interrupt_window = 0;
-            return;
-        }
-        if self.fd.get_kvm_run().ready_for_interrupt_injection != 0 {
-            if let Some(vector) = self.shared.lock().pic_acknowledge() {
-                let irq = kvm_interrupt { irq: u32::from(vector) };
-                // SAFETY: the descriptor is a vCPU's and the structure is the one of this ioctl.
-                if unsafe { ioctl_with_ref(&self.fd, KVM_INTERRUPT(), &irq) } < 0 {
-                    let e = std::io::Error::last_os_error();
-                    eprintln!("KVM: injection failed, interrupt lost ({})", crate::error::strerror(&e));
-                }
-            }
-        }
-        let more = self.intr.as_ref().is_some_and(|i| i.load(Ordering::Acquire));
-        self.fd.get_kvm_run().request_interrupt_window = u8::from(more);
-    }
-
     fn enter_guest(&mut self) {
-        self.inject();
         match self.fd.run() {
             Ok(_) => self.handle_exit(),
             Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => {
@@ -206,12 +191,13 @@ impl KvmVcpu {
                 self.pending = true;
                 self.mmio();
             }
+            KVM_EXIT_HLT => self.activity = Activity::Halted,
+            KVM_EXIT_INTR | KVM_EXIT_IRQ_WINDOW_OPEN | KVM_EXIT_SET_TPR => {}
             KVM_EXIT_IOAPIC_EOI => {
                 // SAFETY: the exit reason says which member of the union is valid.
                 let vector = unsafe { run.__bindgen_anon_1.eoi.vector };
                 self.shared.lock().end_of_interrupt(vector);
             }
-            KVM_EXIT_HLT | KVM_EXIT_INTR | KVM_EXIT_IRQ_WINDOW_OPEN => {}
             KVM_EXIT_SHUTDOWN => self.shared.lock().request_reset(Cause::GuestReset),
             KVM_EXIT_SYSTEM_EVENT => {
                 // SAFETY: the exit reason says which member of the union is valid.
@@ -222,7 +208,14 @@ impl KvmVcpu {
                     _ => {}
                 }
             }
-            KVM_EXIT_DEBUG => self.shared.lock().run.request_stop(RunState::Debug),
+            KVM_EXIT_DEBUG => {
+                // SAFETY: the exit reason says which member of the union is valid.
+                let d = unsafe { run.__bindgen_anon_1.debug.arch };
+                let stop = DebugStop { cpu: self.index, exception: d.exception, pc: d.pc, dr6: d.dr6 };
+                let mut m = self.shared.lock();
+                m.debug_stop = Some(stop);
+                m.run.request_stop(RunState::Debug);
+            }
             KVM_EXIT_INTERNAL_ERROR => self.internal_error(),
             KVM_EXIT_FAIL_ENTRY => {
                 // SAFETY: the exit reason says which member of the union is valid.
@@ -299,6 +292,15 @@ impl KvmVcpu {
         // SAFETY: the exit reason is KVM_EXIT_MMIO, so `mmio` is the valid member.
         let mmio = unsafe { &mut run.__bindgen_anon_1.mmio };
         let len = (mmio.len as usize).min(8);
+        if let UserIrqs::User(bus) = &self.irqs {
+            if mmio.phys_addr & !0xfff == bus.page(self.index) {
+                let (offset, data) = (mmio.phys_addr as u32 & 0xfff, &mut mmio.data);
+                if let Some(v) = bus.access(self.index, offset, &mut data[..len], mmio.is_write != 0) {
+                    self.shared.lock().end_of_interrupt(v);
+                }
+                return;
+            }
+        }
         let maps = self.shared.maps.load();
         let (addr, mut target) = (mmio.phys_addr, &*self.shared);
         if mmio.is_write != 0 {
@@ -334,11 +336,17 @@ impl KvmVcpu {
     /// Back to the reset state (or the direct boot entry).
     pub fn reset(&mut self, boot: Option<&BootRegs>) {
         self.pending = false;
-        if let Some(r) = &self.reset {
-            r.restore(&self.fd);
-        }
+        self.activity = Activity::at_reset(self.index);
+        self.restore_registers();
         if let Some(b) = boot {
             let _ = regs::set_boot_regs(&self.fd, b);
+        }
+    }
+
+    /// Registers as they were right after creation.
+    pub(super) fn restore_registers(&self) {
+        if let Some(r) = &self.reset {
+            r.restore(&self.fd);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::device::{BusId, Cx, DevId, Device, IoHandler, IrqInputs, RealizeCx};
 use crate::irq::{IrqLine, IrqSink};
 use crate::machine::Machine;
 use crate::memory::IoSpec;
-use crate::qom::{Classed, DeviceClass, PropInput};
+use crate::qom::{DeviceClass, PropInput};
 use crate::{qerr, QResult};
 
 const REGION_ELCR: u32 = 1;
@@ -292,14 +292,6 @@ impl Pic {
 /// vector. The caller settles the machine afterwards by itself, as any device call does.
 pub fn acknowledge(m: &mut Machine, master: DevId) -> u8 {
     m.with::<Pic, _>(master, |p, cx| p.ack(cx)).unwrap_or(0)
-}
-
-impl Machine {
-    /// The boot processor takes the interrupt of the board's 8259 pair; `None` if it has none.
-    pub fn pic_acknowledge(&mut self) -> Option<u8> {
-        let master = self.tree.by_class(IsaPicProps::CLASS.name)?.id;
-        Some(acknowledge(self, master))
-    }
 }
 
 /// Adds the two controllers of a PC on `bus` and connects the slave to the master's input 2. Returns both.

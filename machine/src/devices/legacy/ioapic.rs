@@ -10,11 +10,11 @@ use rqemu_derive::Device as DeriveDevice;
 use serde::{Deserialize, Serialize};
 
 use super::part::save_field;
-use crate::accel::MsiMessage;
+use crate::accel::{IrqChip, MsiMessage};
 use crate::device::{Cx, DevId, Device, IoHandler, IrqInputs, RealizeCx};
 use crate::machine::Machine;
 use crate::memory::{IoSpec, RegionId, Space};
-use crate::qom::{Classed, DeviceClass};
+use crate::qom::DeviceClass;
 use crate::{qerr, QResult};
 
 /// Inputs.
@@ -114,13 +114,7 @@ impl Ioapic {
             (EXT_INT, Some(pic)) => u64::from(super::i8259::acknowledge(cx.m, pic)),
             _ => e & entry::VECTOR,
         };
-        encode(e, vector)
-    }
-
-    /// Tells the accelerator what an entry sends now.
-    fn announce(&self, cx: &mut Cx<'_>, pin: usize) {
-        let Some(e) = self.s.redirection.get(pin).filter(|e| **e & entry::MASKED == 0) else { return };
-        cx.m.accel.set_pin_message(self.gsi_base + pin as u32, encode(*e, *e & entry::VECTOR));
+        route(e, vector)
     }
 
     /// Sends every requested interrupt that is not masked.
@@ -144,6 +138,15 @@ impl Ioapic {
             let e = *e;
             let msg = self.message(cx, e);
             cx.m.accel.msi(msg);
+        }
+    }
+
+    /// Tells the accelerator where the interrupts go.
+    fn tell(&self, cx: &mut Cx<'_>) {
+        if cx.m.accel.irqchip() == IrqChip::Split && cx.m.irq_chips.ioapics.first() == Some(&cx.dev) {
+            let route = |e: &u64| (*e & entry::MASKED == 0).then(|| route(*e, *e & entry::VECTOR));
+            let routes: Vec<_> = self.s.redirection.iter().map(route).collect();
+            cx.m.accel.ioapic_changed(self.gsi_base, &routes);
         }
     }
 
@@ -196,28 +199,22 @@ impl Ioapic {
         if *e & entry::LEVEL == 0 {
             *e &= !entry::REMOTE_IRR;
         }
-        self.announce(cx, usize::from((n - 0x10) >> 1));
+        self.tell(cx);
         self.service(cx);
     }
 }
 
-impl Machine {
-    /// A local APIC broadcasts the end of a level-triggered interrupt.
-    pub fn end_of_interrupt(&mut self, vector: u8) {
-        let all: Vec<DevId> =
-            self.tree.iter().filter(|n| n.class.name == IoapicProps::CLASS.name).map(|n| n.id).collect();
-        for id in all {
-            self.with::<Ioapic, _>(id, |i, cx| i.eoi(cx, vector));
-        }
-    }
-}
-
-/// The message of an entry with a vector.
-fn encode(e: u64, vector: u64) -> MsiMessage {
-    let delivery = e >> entry::DELIVERY & 7;
+/// The message of a redirection entry with this vector.
+fn route(e: u64, vector: u64) -> MsiMessage {
     let logical = if e & entry::LOGICAL != 0 { 1 << 2 } else { 0 };
     let level = if e & entry::LEVEL != 0 { 1 << 15 } else { 0 };
+    let delivery = e >> entry::DELIVERY & 7;
     MsiMessage { addr: 0xfee0_0000 | (e >> 48) << 4 | logical, data: (vector | delivery << 8 | level) as u32 }
+}
+
+/// A local APIC broadcasts the end of a level-triggered interrupt.
+pub fn end_of_interrupt(m: &mut Machine, ioapic: DevId, vector: u8) {
+    m.with::<Ioapic, _>(ioapic, |i, cx| i.eoi(cx, vector));
 }
 
 impl IoHandler for Ioapic {
@@ -260,8 +257,9 @@ impl IrqInputs for Ioapic {
 }
 
 impl Device for Ioapic {
-    fn reset(&mut self, _cx: &mut Cx<'_>) {
+    fn reset(&mut self, cx: &mut Cx<'_>) {
         self.s = IoapicState::default();
+        self.tell(cx);
     }
     fn io(&mut self) -> Option<&mut dyn IoHandler> {
         Some(self)
@@ -336,10 +334,10 @@ mod tests {
         pulse(&mut m, 11, true);
         pulse(&mut m, 11, true);
         assert_eq!(take(), [MsiMessage { addr: 0xfee0_0004, data: 0x8031 }]);
-        m.end_of_interrupt(0x31);
+        end_of_interrupt(&mut m, d, 0x31);
         assert_eq!(take().len(), 1, "the level is still there");
         pulse(&mut m, 11, false);
-        m.end_of_interrupt(0x31);
+        end_of_interrupt(&mut m, d, 0x31);
         assert!(take().is_empty());
     }
 

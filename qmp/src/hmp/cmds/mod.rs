@@ -110,7 +110,7 @@ pub static COMMANDS: &[HmpCommand] = &[
         "mouse_button",
         &[Int("state")],
         "state",
-        "set the pointer's buttons (1=left, 2=middle, 4=right)",
+        "set the pointer's buttons (1=left, 2=right, 4=middle)",
         dev::mouse_button,
     ),
     cmd(
@@ -120,6 +120,7 @@ pub static COMMANDS: &[HmpCommand] = &[
         "move the pointer",
         dev::mouse_move,
     ),
+    cmd("mouse_set", &[Int("index")], "index", "choose the pointer that gets the events", dev::mouse_set),
     cmd("o", &[Format, Int("addr"), Int("val")], "/fmt addr value", "write an I/O port", mem::port_out),
     cmd(
         "pmemsave",
@@ -153,7 +154,7 @@ pub static COMMANDS: &[HmpCommand] = &[
     cmd("quit|q", &[], "", "end the program", run::quit),
     cmd(
         "screendump",
-        &[File("filename"), Flag("-f"), OptStr("format"), OptStr("device"), OptInt("head")],
+        &[File("filename"), FlagStr("-f"), OptStr("device"), OptInt("head")],
         "filename [-f format] [device [head]]",
         "write the screen to a file (ppm or png)",
         dev::screendump,
@@ -163,7 +164,7 @@ pub static COMMANDS: &[HmpCommand] = &[
             "sendkey",
             &[Str("keys"), OptInt("hold-time")],
             "keys [hold_ms]",
-            "press keys (for example ctrl-alt-f1) and release them after 100 ms or the given time",
+            "press keys (for example ctrl-alt-f1) and release them, with 10 ms or the given time between the steps",
             dev::sendkey,
         ),
         dev::complete_key,
