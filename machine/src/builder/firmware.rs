@@ -55,7 +55,7 @@ impl Build<'_> {
         }
         if self.acpi_enabled() {
             let files = acpi_files(self.m, self.layout, self.topo.cpus, self.topo.maxcpus);
-            for (name, data) in &files {
+            for (name, data) in files.iter().filter(|(_, data)| data.size() > 0) {
                 // Kept where migration finds it.
                 let size = u128::from(data.size());
                 self.m.mem.add(format!("/rom@{name}"), size, RegionKind::Container, Some(dev));
