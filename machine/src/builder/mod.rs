@@ -30,7 +30,6 @@ use crate::boards::{self, MachineObject, MachineType, RamLayout};
 use crate::device::{BusId, DevId};
 use crate::devices::chipset::piix4_pm;
 use crate::event_loop::EventLoop;
-use crate::firmware::smbios::SmbiosOptions;
 use crate::machine::Machine;
 use crate::memory::RegionId;
 use crate::qom::PropInput;
@@ -96,10 +95,6 @@ pub struct Build<'a> {
     pub netdev_names: Vec<Option<String>>,
     /// Hub ports of cards (`-net nic`), by index into `spec.nics`.
     pub nic_ports: Vec<Option<String>>,
-    /// ACPI tables of the user, until the machine has them.
-    pub acpi_tables: Vec<Vec<u8>>,
-    /// SMBIOS fields and structures of the user.
-    pub smbios: SmbiosOptions,
     /// Option ROMs for the firmware.
     pub option_roms: Vec<roms::OptionRom>,
     /// Cards that the board made, as indexes into `spec.nics`.
@@ -135,8 +130,6 @@ pub struct Built {
 /// # Errors
 /// The message for the user, with the option's location in front.
 pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
-    let acpi_tables = roms::acpi_tables(spec, messages)?;
-    let smbios = roms::smbios_options(spec)?;
     check_objects(spec)?;
     let kind = machine_type(spec)?;
     let defaults = (kind.defaults)();
@@ -171,8 +164,6 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
         netdev_names: Vec::new(),
         nic_ports: Vec::new(),
         created_nics: Vec::new(),
-        acpi_tables,
-        smbios,
         option_roms: Vec::new(),
         messages,
     };
@@ -290,7 +281,7 @@ impl Build<'_> {
             cpu: Default::default(),
             ram_id: self.kind.default_ram_id.unwrap_or("").to_string(),
             cpus: Vec::new(),
-            acpi_tables: std::mem::take(&mut self.acpi_tables),
+            acpi_tables: s.acpi_tables.clone(),
         };
     }
 
