@@ -145,6 +145,7 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     apply_run_options(&mut m, spec);
     let topo = spec.smp.resolve(&kind.smp_traits())?;
     accel::select(&mut m, spec, topo, messages)?;
+    check_software_cpu(&m, spec)?;
     globals(&mut m, spec, kind);
     let memory = memory::ram_size(spec, kind)?;
     let (places, placed) = spec::place::place_drives(&spec.drives, &defaults);
@@ -194,6 +195,21 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     accel::start(&shared, topo, boot)?;
     shared.lock().log_cpu_reset();
     Ok(Built { shared, event_loop })
+}
+
+/// Refuses what only the software CPU could do and does not yet.
+fn check_software_cpu(m: &Machine, spec: &VmSpec) -> QResult<()> {
+    const LOGGED: [&str; 4] = ["cpu_reset", "guest_errors", "unimp", "all"];
+    if m.accel.name() != "tcg" {
+        return Ok(());
+    }
+    if spec.run.icount.is_some() {
+        return Err(qerr!("-icount: not supported yet"));
+    }
+    match spec.run.log.items.iter().find(|i| !LOGGED.contains(&i.as_str())) {
+        Some(item) => Err(qerr!("-d {item}: not supported by this accelerator yet")),
+        None => Ok(()),
+    }
 }
 
 fn machine_type(spec: &VmSpec) -> QResult<&'static MachineType> {
