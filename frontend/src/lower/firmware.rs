@@ -1,8 +1,7 @@
 //! fw_cfg items, SMBIOS and ACPI additions, option ROMs, clock.
 
-use rqemu_machine::spec::{
-    AcpiTableSpec, FwCfgSource, FwCfgSpec, GlobalSpec, Loc, OptionRomSpec, RtcBase, RtcClock, SmbiosSpec,
-};
+use rqemu_machine::firmware::acpi::user::user_table;
+use rqemu_machine::spec::{FwCfgSource, FwCfgSpec, GlobalSpec, Loc, OptionRomSpec, RtcBase, RtcClock};
 use rqemu_machine::{qerr, QResult};
 
 use super::{at, Arg, Cx, Res, Stop};
@@ -21,15 +20,18 @@ pub fn data_dir(cx: &mut Cx, arg: &Arg<'_>) -> Res {
     Ok(())
 }
 
-/// `-smbios`: the builder checks it.
+/// `-smbios`.
 pub fn smbios(cx: &mut Cx, opts: Opts) -> Res {
-    cx.spec.smbios.push(SmbiosSpec { fields: opts.items, loc: opts.loc });
-    Ok(())
+    at(&opts.loc, cx.spec.smbios.add(&opts.items))
 }
 
-/// `-acpitable`: the builder checks it.
+/// `-acpitable`.
 pub fn acpitable(cx: &mut Cx, opts: Opts) -> Res {
-    cx.spec.acpi_tables.push(AcpiTableSpec { fields: opts.items, loc: opts.loc });
+    let made = at(&opts.loc, user_table(&opts.items))?;
+    if let Some(w) = made.warning {
+        cx.warn(&opts.loc, w);
+    }
+    cx.spec.acpi_tables.push(made.table);
     Ok(())
 }
 

@@ -156,7 +156,7 @@ impl Build<'_> {
 
     /// What the SMBIOS structures say.
     pub fn smbios_config(&self) -> QResult<SmbiosConfig> {
-        let mut options = self.smbios.clone();
+        let mut options = self.spec.smbios.clone();
         options.resolve_onboard(|id| {
             let dev = self.m.tree.by_user_id(id)?.id;
             let (bus, devfn) = self.m.pci_place(dev)?;

@@ -30,7 +30,6 @@ use crate::boards::{self, MachineObject, MachineType, RamLayout};
 use crate::device::{BusId, DevId};
 use crate::devices::chipset::piix4_pm;
 use crate::event_loop::EventLoop;
-use crate::firmware::smbios::SmbiosOptions;
 use crate::machine::Machine;
 use crate::memory::RegionId;
 use crate::qom::PropInput;
@@ -96,10 +95,6 @@ pub struct Build<'a> {
     pub netdev_names: Vec<Option<String>>,
     /// Hub ports of cards (`-net nic`), by index into `spec.nics`.
     pub nic_ports: Vec<Option<String>>,
-    /// ACPI tables of the user, until the machine has them.
-    pub acpi_tables: Vec<Vec<u8>>,
-    /// SMBIOS fields and structures of the user.
-    pub smbios: SmbiosOptions,
     /// Option ROMs for the firmware.
     pub option_roms: Vec<roms::OptionRom>,
     /// Cards that the board made, as indexes into `spec.nics`.
@@ -178,8 +173,6 @@ fn show_settings(m: &mut Machine, spec: &VmSpec, topo: Topology, memory: spec::M
 /// # Errors
 /// The message for the user, with the option's location in front.
 pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
-    let acpi_tables = roms::acpi_tables(spec, messages)?;
-    let smbios = roms::smbios_options(spec)?;
     check_objects(spec)?;
     let kind = machine_type(spec)?;
     let defaults = (kind.defaults)();
@@ -195,6 +188,7 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     apply_run_options(&mut m, spec);
     let topo = spec.smp.resolve(&kind.smp_traits())?;
     accel::select(&mut m, spec, topo, messages)?;
+    check_software_cpu(&m, spec)?;
     globals(&mut m, spec, kind);
     let memory = memory::ram_size(spec, kind)?;
     let (places, placed) = spec::place::place_drives(&spec.drives, &defaults);
@@ -214,8 +208,6 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
         netdev_names: Vec::new(),
         nic_ports: Vec::new(),
         created_nics: Vec::new(),
-        acpi_tables,
-        smbios,
         option_roms: Vec::new(),
         messages,
     };
@@ -247,6 +239,21 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     accel::start(&shared, topo, boot)?;
     shared.lock().log_cpu_reset();
     Ok(Built { shared, event_loop })
+}
+
+/// Refuses what only the software CPU could do and does not yet.
+fn check_software_cpu(m: &Machine, spec: &VmSpec) -> QResult<()> {
+    const LOGGED: [&str; 4] = ["cpu_reset", "guest_errors", "unimp", "all"];
+    if m.accel.name() != "tcg" {
+        return Ok(());
+    }
+    if spec.run.icount.is_some() {
+        return Err(qerr!("-icount: not supported yet"));
+    }
+    match spec.run.log.items.iter().find(|i| !LOGGED.contains(&i.as_str())) {
+        Some(item) => Err(qerr!("-d {item}: not supported by this accelerator yet")),
+        None => Ok(()),
+    }
 }
 
 fn machine_type(spec: &VmSpec) -> QResult<&'static MachineType> {
@@ -334,7 +341,7 @@ impl Build<'_> {
             cpu: Default::default(),
             ram_id: self.kind.default_ram_id.unwrap_or("").to_string(),
             cpus: Vec::new(),
-            acpi_tables: std::mem::take(&mut self.acpi_tables),
+            acpi_tables: s.acpi_tables.clone(),
         };
     }
 

@@ -2,13 +2,10 @@
 
 use std::path::Path;
 
-use super::{Build, Messages};
+use super::Build;
 use crate::boards::MicrovmProps;
 use crate::devices::chipset::fw_cfg::FwCfgData;
 use crate::error::strerror;
-use crate::firmware::acpi::user::user_table;
-use crate::firmware::smbios::SmbiosOptions;
-use crate::spec::VmSpec;
 use crate::{qerr, QResult};
 
 /// An option ROM: the firmware finds it in fw_cfg as `genroms/NAME`.
@@ -19,33 +16,6 @@ pub struct OptionRom {
     pub data: Vec<u8>,
     /// Place in the boot order; negative: none.
     pub bootindex: i32,
-}
-
-/// Reads the tables of `-acpitable`.
-///
-/// # Errors
-/// With the option's location.
-pub fn acpi_tables(spec: &VmSpec, messages: &mut dyn Messages) -> QResult<Vec<Vec<u8>>> {
-    let one = |t: &crate::spec::AcpiTableSpec| {
-        let made = user_table(&t.fields).map_err(|e| t.loc.locate(e))?;
-        if let Some(w) = &made.warning {
-            messages.warning_at(&t.loc, w);
-        }
-        Ok(made.table)
-    };
-    spec.acpi_tables.iter().map(one).collect()
-}
-
-/// Reads what `-smbios` says.
-///
-/// # Errors
-/// With the option's location.
-pub fn smbios_options(spec: &VmSpec) -> QResult<SmbiosOptions> {
-    let mut options = SmbiosOptions::default();
-    for s in &spec.smbios {
-        options.add(&s.fields).map_err(|e| s.loc.locate(e))?;
-    }
-    Ok(options)
 }
 
 impl Build<'_> {

@@ -123,7 +123,7 @@ pub fn to_hex(data: &[u8]) -> String {
 /// Hex digits as bytes; `None` for anything else.
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     let b = text.as_bytes();
-    if b.len() % 2 != 0 {
+    if !b.len().is_multiple_of(2) {
         return None;
     }
     b.chunks(2).map(|p| Some(digit(p[0])? << 4 | digit(p[1])?)).collect()

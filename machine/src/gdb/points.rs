@@ -39,7 +39,7 @@ impl Points {
             _ => 3,
         };
         let len = if kind == 1 { 1 } else { len };
-        let fits = matches!(len, 1 | 2 | 4 | 8) && addr % len == 0;
+        let fits = matches!(len, 1 | 2 | 4 | 8) && addr.is_multiple_of(len);
         let point = HardwarePoint { addr, len: len as u8, access };
         if !fits || self.hardware.len() >= HARDWARE_POINTS || self.hardware.contains(&(kind, point)) {
             return false;

@@ -73,24 +73,6 @@ pub enum FwCfgSource {
     GenId(String),
 }
 
-/// `-smbios`: keys and values in order; the SMBIOS builder checks them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SmbiosSpec {
-    /// `file=`, or `type=` and fields of that type.
-    pub fields: Vec<(String, String)>,
-    /// Error prefix.
-    pub loc: Loc,
-}
-
-/// `-acpitable`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AcpiTableSpec {
-    /// Field names and values.
-    pub fields: Vec<(String, String)>,
-    /// Error prefix.
-    pub loc: Loc,
-}
-
 /// `-rtc`. `driftfix=slew` is lowered to the global value `mc146818rtc.lost_tick_policy=slew`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RtcSpec {
