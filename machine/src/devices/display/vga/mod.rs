@@ -14,6 +14,7 @@ pub mod edid;
 mod mode3;
 pub mod pci;
 mod regs;
+pub mod secondary;
 mod text;
 mod window;
 

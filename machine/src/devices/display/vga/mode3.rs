@@ -5,7 +5,7 @@ use crate::device::Cx;
 use crate::ui::font::font;
 
 /// Register values of the IBM VGA's mode 3 (80x25, 9x16 cells).
-mod mode3 {
+mod values {
     pub const MISC: u8 = 0x67;
     pub const SEQUENCER: [u8; 5] = [3, 0, 3, 0, 2];
     pub const CRTC: [u8; 25] = [
@@ -28,20 +28,20 @@ impl VgaCore {
         let mut out = |port: u16, v: u8| {
             r.write(port, v);
         };
-        out(0x3c2, mode3::MISC);
-        for (i, v) in (0..).zip(mode3::SEQUENCER) {
+        out(0x3c2, values::MISC);
+        for (i, v) in (0..).zip(values::SEQUENCER) {
             out(0x3c4, i);
             out(0x3c5, v);
         }
-        for (i, v) in (0..).zip(mode3::CRTC) {
+        for (i, v) in (0..).zip(values::CRTC) {
             out(0x3d4, i);
             out(0x3d5, v);
         }
-        for (i, v) in (0..).zip(mode3::GRAPHICS) {
+        for (i, v) in (0..).zip(values::GRAPHICS) {
             out(0x3ce, i);
             out(0x3cf, v);
         }
-        for (i, v) in (0..).zip(mode3::ATTRIBUTE) {
+        for (i, v) in (0..).zip(values::ATTRIBUTE) {
             out(0x3c0, i);
             out(0x3c0, v);
         }

@@ -7,7 +7,7 @@ use crate::device::testing::machine;
 use crate::device::{BusKind, DevId};
 use crate::machine::Machine;
 use crate::memory::RegionKind;
-use crate::qom::PropInput;
+use crate::qom::{Classed, PropInput};
 
 use super::pci::{VgaPci, VgaPciProps};
 use crate::ui::Picture;
@@ -20,6 +20,11 @@ struct Board {
 
 impl Board {
     fn new(props: &[(&str, PropInput<'_>)]) -> Self {
+        Self::of::<VgaPciProps>(props)
+    }
+
+    /// With a card of another class.
+    fn of<P: Classed>(props: &[(&str, PropInput<'_>)]) -> Self {
         let mut m = machine();
         let bus = m.tree.add_bus("pci.0".into(), BusKind::Pci, None);
         let pci = m.mem.add("pci", 1 << 64, RegionKind::Container, None);
@@ -27,7 +32,7 @@ impl Board {
         m.mem.map(system, pci, 0, -1);
         let io = m.mem.io;
         m.pci.add(bus, pci, io, Vec::new(), |_, p| usize::from(p));
-        let vga = m.add::<VgaPciProps>(props);
+        let vga = m.add::<P>(props);
         m.reset_devices();
         let mut b = Self { m, vga };
         b.config(0x10, 0xfd00_0000);

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use super::super::secondary::SecondaryVgaProps;
 use super::Board;
 use crate::memory::Space;
 use crate::qom::PropInput;
@@ -446,6 +447,24 @@ fn edid_as_qemu() {
             p.check_read(0xfebf_0000 + at, 4);
         }
     }
+}
+
+#[test]
+fn secondary_as_qemu() {
+    let Some(real) = Real::start("secondary-vga") else { return };
+    let ours = Board::of::<SecondaryVgaProps>(&[]);
+    let mut p = Pair { real, ours, log: Vec::new() };
+    for at in (0..0x180).step_by(4).chain([0x514, 0x600, 0x604]) {
+        p.check_read(0xfebf_0000 + at, 4);
+    }
+    // 320x200, 32 bits a pixel, linear.
+    for (i, v) in [(1, 320), (2, 200), (3, 32), (4, 0x41)] {
+        p.write(0xfebf_0500 + i * 2, 2, v);
+    }
+    for pixel in 0..320 * 3 {
+        p.write(0xfd00_0000 + pixel * 4, 4, pixel * 0x01_0305);
+    }
+    p.screens("linear");
 }
 
 #[test]

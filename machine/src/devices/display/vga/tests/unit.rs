@@ -12,7 +12,7 @@ fn starts_switched_off() {
 fn placeholder_until_the_guest_draws() {
     let mut b = Board::new(&[]);
     let p = b.picture();
-    assert!(p.rgb.iter().any(|v| *v == 0xaa));
+    assert!(p.rgb.contains(&0xaa));
 }
 
 #[test]
