@@ -56,10 +56,14 @@
 #![warn(missing_docs)]
 
 mod backend;
+mod bitmap;
+mod create;
 mod driver;
 mod error;
 mod graph;
+mod hooks;
 mod iov;
+mod jobs;
 mod node;
 mod null;
 mod pool;
@@ -70,11 +74,16 @@ mod request;
 mod stats;
 
 pub use backend::{Attach, BackendOpts, BlockBackend, ErrorAction, OnError};
+pub use bitmap::{BitmapFacts, DirtyBitmap};
+pub use create::{BackingRef, ImagePlan};
 pub use driver::Driver as ImageFormat;
-pub use driver::{perm, DataGuard, Driver, GuardRef, ImageFacts, Inline, Op, SnapshotInfo};
+pub use driver::{
+    perm, DataGuard, Driver, GuardRef, ImageFacts, Inline, Op, SnapshotInfo, Snapshots, Status,
+};
 pub use error::{BlockError, Errno, IoResult, Result};
-pub use graph::{query, BlockGraph, DriveOpts, OpenedDrive};
+pub use graph::{parse_size, query, BlockGraph, DriveOpts, OpenedDrive, SnapshotSync, Undo};
 pub use iov::{Iov, Seg};
+pub use jobs::{BackupOpts, CommitOpts, JobEvent, JobOpts, MirrorOpts, MirrorSync, StreamOpts, Verb};
 pub use node::{CacheMode, DetectZeroes, Edge, Node, NodeInfo};
 pub use posix::FdOpener;
 pub use request::{Completion, CompletionSink, Request, Submitted};

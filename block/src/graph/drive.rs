@@ -133,7 +133,7 @@ impl BlockGraph {
                 return Err(BlockError::Unsupported("copy-on-read".into()));
             }
         }
-        let backend = BlockBackend::new(&o.id, s.backend, &self.0.pool);
+        let backend = self.make_backend(&o.id, s.backend);
         let nested = nest(std::mem::take(&mut s.rest));
         let has_file = s.file.is_some() || nested.contains_key("file");
         let standalone =

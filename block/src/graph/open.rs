@@ -64,6 +64,11 @@ const QAPI_DRIVERS: &[&str] = &[
 pub(crate) const DRIVERS: &[&str] =
     &["file", "host_cdrom", "host_device", "null-aio", "null-co", "qcow2", "raw"];
 
+/// True for every driver name that QEMU knows.
+pub(crate) fn is_driver(name: &str) -> bool {
+    QAPI_DRIVERS.contains(&name)
+}
+
 fn is_protocol(driver: &str) -> bool {
     matches!(driver, "file" | "host_device" | "host_cdrom" | "null-co" | "null-aio")
 }
@@ -262,7 +267,7 @@ impl BlockGraph {
             no_flush: c.info.cache.no_flush,
             aio: c.aio,
             locking: locking.flatten(),
-            opener: opener.as_deref(),
+            opener,
         })?;
         c.info.read_only = read_only;
         c.info.filename = filename;

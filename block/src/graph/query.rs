@@ -13,7 +13,7 @@ pub fn image_info(node: &Arc<Node>, flat: bool) -> Value {
     let facts = node.driver().image_facts();
     let mut m = Map::new();
     if let Some(b) = node.backing().filter(|_| !flat) {
-        m.insert("backing-image".into(), image_info(b, false));
+        m.insert("backing-image".into(), image_info(&b, false));
     }
     if let Some(f) = &facts.backing_format {
         m.insert("backing-filename-format".into(), f.as_str().into());
@@ -44,7 +44,7 @@ pub fn image_info(node: &Arc<Node>, flat: bool) -> Value {
         m.insert("format-specific".into(), f);
     }
     if let Some(b) = &facts.backing_file {
-        let full = node.backing().map_or(b.as_str(), |n| n.info.filename.as_str());
+        let full = node.backing().map_or_else(|| b.clone(), |n| n.info.filename.clone());
         m.insert("full-backing-filename".into(), full.into());
         m.insert("backing-filename".into(), b.as_str().into());
     }
@@ -67,7 +67,7 @@ pub fn device_info(node: &Arc<Node>, writeback: bool, flat: bool) -> Value {
         "detect_zeroes": node.info.detect_zeroes.as_str(),
         "image": image_info(node, flat),
         "iops_wr": 0,
-        "ro": node.info.read_only,
+        "ro": node.read_only(),
         "node-name": node.name(),
         "backing_file_depth": depth(node),
         "drv": node.driver().name(),
@@ -131,7 +131,7 @@ pub fn node_stats(node: &Arc<Node>, stats: Option<&Stats>) -> Value {
     }
     m.insert("stats".into(), counters(stats, node.wr_highest_offset()));
     if let Some(b) = node.backing() {
-        m.insert("backing".into(), node_stats(b, None));
+        m.insert("backing".into(), node_stats(&b, None));
     }
     m.insert("node-name".into(), node.name().into());
     if let Some(d) = node.driver().driver_stats() {

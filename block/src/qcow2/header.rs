@@ -229,12 +229,57 @@ impl Header {
         }
         match (self.incompatible & INCOMPAT_COMPRESSION != 0, self.compression) {
             (false, 0) => Ok(()),
-            (true, 1) => lack("zstd compression"),
+            (true, 1) => Ok(()),
             (true, 0) => err("qcow2: Compression type incompatible feature bit must not be set"),
             (false, _) => err("qcow2: Compression type incompatible feature bit must be set"),
             (true, n) => err(format!("qcow2: unknown compression type: {n}")),
         }
     }
+}
+
+const EXT_BACKING_FORMAT: u32 = 0xe279_2aca;
+
+/// The header cluster `old` with another backing image (name, format; an empty format is left out).
+pub(crate) fn with_backing(old: &[u8], version: u32, name: Option<(&str, &str)>) -> Result<Vec<u8>> {
+    let mut new = vec![0u8; old.len()];
+    let head = if version >= 3 { be32(old, 100) as usize } else { 72 };
+    let fixed = old.get(..head).ok_or_else(|| BlockError::text("qcow2 header too short"))?;
+    let mut out = fixed.to_vec();
+    let mut ext = |kind: u32, data: &[u8]| {
+        out.extend(kind.to_be_bytes());
+        out.extend((data.len() as u32).to_be_bytes());
+        out.extend(data);
+        out.resize(out.len().div_ceil(8) * 8, 0);
+    };
+    if let Some((_, format)) = name.filter(|n| !n.1.is_empty()) {
+        ext(EXT_BACKING_FORMAT, format.as_bytes());
+    }
+    let end = match be64(old, 8) as usize {
+        0 => old.len(),
+        n => n.min(old.len()),
+    };
+    let mut at = head;
+    while at + 8 <= end {
+        let (kind, len) = (be32(old, at), be32(old, at + 4) as usize);
+        let Some(data) = old.get(at + 8..at + 8 + len).filter(|_| kind != 0) else { break };
+        if kind != EXT_BACKING_FORMAT {
+            ext(kind, data);
+        }
+        at += 8 + len.div_ceil(8) * 8;
+    }
+    ext(0, &[]);
+    let (name_at, name) = match name {
+        Some((n, _)) => (out.len() as u64, n.as_bytes()),
+        None => (0, &[][..]),
+    };
+    if name.len() > MAX_BACKING_NAME as usize || out.len() + name.len() > new.len() {
+        return err("Backing file name too long");
+    }
+    out.extend(name);
+    out[8..16].copy_from_slice(&name_at.to_be_bytes());
+    out[16..20].copy_from_slice(&(name.len() as u32).to_be_bytes());
+    new[..out.len()].copy_from_slice(&out);
+    Ok(new)
 }
 
 fn backing_name(b: &[u8], off: u64, cluster: u64) -> Result<Option<String>> {

@@ -180,4 +180,7 @@ impl BlockFrontend for Floppy {
     fn removable(&self) -> bool {
         true
     }
+    fn backend(&self) -> Option<BlockBackend> {
+        Some(self.backend.clone())
+    }
 }
