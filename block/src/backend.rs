@@ -7,6 +7,7 @@ use crate::node::{Edge, Node};
 use crate::pool::Pool;
 use crate::request::{Completion, CompletionSink, Request, Submitted};
 use crate::stats::Stats;
+use crate::throttle::Throttle;
 use arc_swap::ArcSwapOption;
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -98,10 +99,10 @@ impl Medium {
 }
 
 /// A request that has not started.
-struct Parked {
+pub(crate) struct Parked {
     op: Op,
     offset: u64,
-    len: u64,
+    pub(crate) len: u64,
     iov: Box<[iov::Seg]>,
     tag: u64,
     sink: Arc<dyn CompletionSink>,
@@ -115,6 +116,7 @@ pub(crate) struct Inner {
     opts: BackendOpts,
     pool: Pool,
     pub(crate) stats: Stats,
+    throttle: ArcSwapOption<Throttle>,
     unnamed: AtomicBool,
     io_status: std::sync::atomic::AtomicU8,
     in_flight: AtomicUsize,
@@ -167,6 +169,7 @@ impl BlockBackend {
             opts,
             pool: pool.clone(),
             stats: Stats::default(),
+            throttle: ArcSwapOption::empty(),
             unnamed: AtomicBool::new(false),
             io_status: 0.into(),
             in_flight: AtomicUsize::new(0),
@@ -365,12 +368,7 @@ impl BlockBackend {
         let open = Medium { node: m.node.clone(), edge: m.edge.clone(), parked: None };
         self.0.medium.store(Some(Arc::new(open)));
         let waiting = p.lock().take();
-        for r in waiting.into_iter().flatten() {
-            let req = Request { op: r.op, offset: r.offset, len: r.len, iov: &r.iov, tag: r.tag };
-            if let Submitted::Done(result) = self.submit(req, &r.sink) {
-                r.sink.complete(r.tag, result);
-            }
-        }
+        waiting.into_iter().flatten().for_each(|r| self.start_parked(r));
     }
 
     /// Exchanges the node under a paused backend. On failure the old one stays.
@@ -426,6 +424,17 @@ impl BlockBackend {
 
     /// Waits until no pending request is left. The caller must have stopped submitting.
     pub fn drain(&self) {
+        let throttle = self.throttle();
+        if let Some(t) = &throttle {
+            t.open(true);
+        }
+        self.wait_idle();
+        if let Some(t) = &throttle {
+            t.open(false);
+        }
+    }
+
+    fn wait_idle(&self) {
         let mut g = self.0.drained.0.lock();
         while self.0.in_flight.load(Ordering::Acquire) != 0 {
             self.0.drained.1.wait(&mut g);
@@ -439,6 +448,47 @@ impl BlockBackend {
 
     /// Starts a request. See [`Submitted`]; the segments' memory must live as [`crate::Seg::new`] says.
     pub fn submit(&self, req: Request<'_>, sink: &Arc<dyn CompletionSink>) -> Submitted {
+        if let Some(t) = &*self.0.throttle.load() {
+            let write = req.op != Op::Read;
+            if req.op != Op::Flush && !t.pass(write, req.len) {
+                let Request { op, offset, len, iov, tag } = req;
+                self.0.begin();
+                t.queue(self.clone(), write, Parked { op, offset, len, iov: iov.into(), tag, sink: sink.clone() });
+                return Submitted::Pending;
+            }
+        }
+        self.submit_now(req, sink)
+    }
+
+    /// Starts a request that has waited for its turn.
+    pub(crate) fn submit_parked(&self, r: Parked) {
+        self.start_parked(r);
+        self.0.end();
+    }
+
+    fn start_parked(&self, r: Parked) {
+        let req = Request { op: r.op, offset: r.offset, len: r.len, iov: &r.iov, tag: r.tag };
+        if let Submitted::Done(result) = self.submit_now(req, &r.sink) {
+            r.sink.complete(r.tag, result);
+        }
+    }
+
+    /// Limits of the drive.
+    pub fn throttle(&self) -> Option<Arc<Throttle>> {
+        self.0.throttle.load_full()
+    }
+
+    /// Puts the drive under limits, or frees it.
+    pub(crate) fn set_throttle(&self, t: Option<Arc<Throttle>>) {
+        if let Some(old) = self.0.throttle.swap(t) {
+            // What waits there goes out.
+            old.open(true);
+            self.drain();
+            old.open(false);
+        }
+    }
+
+    fn submit_now(&self, req: Request<'_>, sink: &Arc<dyn CompletionSink>) -> Submitted {
         let started = self.0.stats.start();
         let medium = self.0.medium.load();
         let Some(m) = &*medium else { return self.fail(req, started, Errno::ENOMEDIUM) };
@@ -449,7 +499,7 @@ impl BlockBackend {
                 return Submitted::Pending;
             }
             drop(medium);
-            return self.submit(req, sink);
+            return self.submit_now(req, sink);
         }
         let wanted = self.effective(req.op);
         let op = match m.node.admit(wanted, req.offset, req.len, req.iov) {

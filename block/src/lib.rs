@@ -72,6 +72,7 @@ mod qcow2;
 mod raw;
 mod request;
 mod stats;
+mod throttle;
 
 pub use backend::{Attach, BackendOpts, BlockBackend, ErrorAction, OnError};
 pub use bitmap::{BitmapFacts, DirtyBitmap};
@@ -88,3 +89,4 @@ pub use node::{CacheMode, DetectZeroes, Edge, Node, NodeInfo};
 pub use posix::FdOpener;
 pub use request::{Completion, CompletionSink, Request, Submitted};
 pub use stats::{Counter, Stats};
+pub use throttle::{Limit, Limits, Throttle};

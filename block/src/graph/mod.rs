@@ -31,6 +31,8 @@ struct State {
     /// Nodes that `blockdev-add` made and `blockdev-del` may remove.
     monitor: Vec<Arc<Node>>,
     drives: Vec<BlockBackend>,
+    /// Groups of drives that share limits.
+    groups: Vec<std::sync::Weak<crate::throttle::Throttle>>,
     /// Every backend that was made, named or not.
     backends: Vec<std::sync::Weak<crate::backend::Inner>>,
     /// Number of the next generated node name.
@@ -115,6 +117,34 @@ impl BlockGraph {
         Ok(node)
     }
 
+    /// Sets the limits of a drive: in `group`, or one of its own; none if nothing is limited.
+    pub fn set_limits(&self, drive: &BlockBackend, group: &str, limits: crate::throttle::Limits) -> Result<()> {
+        limits.check()?;
+        if !limits.any() {
+            drive.set_throttle(None);
+            return Ok(());
+        }
+        let same = drive.throttle().filter(|t| t.group == group);
+        let t = match same {
+            Some(t) => t,
+            None => {
+                let groups = &mut self.0.state.lock().groups;
+                groups.retain(|w| w.strong_count() > 0);
+                let found = groups.iter().filter_map(Weak::upgrade).find(|t| t.group == group);
+                found.unwrap_or_else(|| {
+                    let t = crate::throttle::Throttle::new(group);
+                    groups.push(Arc::downgrade(&t));
+                    t
+                })
+            }
+        };
+        t.set(limits);
+        if drive.throttle().is_none_or(|old| !Arc::ptr_eq(&old, &t)) {
+            drive.set_throttle(Some(t));
+        }
+        Ok(())
+    }
+
     /// `blockdev-del`.
     pub fn blockdev_del(&self, name: &str) -> Result<()> {
         let node = self.find_node(name).ok_or_else(|| BlockError::NodeNotFound(name.into()))?;
@@ -181,6 +211,11 @@ impl BlockGraph {
     /// Every live backend.
     pub(crate) fn backends(&self) -> Vec<BlockBackend> {
         self.0.state.lock().backends.iter().filter_map(BlockBackend::upgrade).collect()
+    }
+
+    /// The VM continues: errors that stopped it are history.
+    pub fn reset_io_status(&self) {
+        self.backends().iter().for_each(BlockBackend::reset_io_status);
     }
 
     /// Runs `f` while no request of any device is under way; new ones wait. Only the thread that owns the graph calls

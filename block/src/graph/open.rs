@@ -430,6 +430,11 @@ impl BlockGraph {
             None => None,
         };
         c.info.filename = file.info.filename.clone();
+        if open_opts.lazy && hdr.version < 3 {
+            return Err(BlockError::text(
+                "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level",
+            ));
+        }
         let open_opts = qcow2::OpenOpts { read_only: c.info.read_only, ..open_opts };
         let image = qcow2::open(hdr, edge, backing_edge, &open_opts)?;
         self.finish_node(c, Box::new(qcow2::Qcow2Driver(image)), Some(file), backing)
@@ -604,15 +609,39 @@ impl BlockGraph {
     }
 }
 
+/// `overlap-check`: writes are always checked against all metadata in memory, which is more than any mode asks for
+/// except `all`'s look into inactive tables.
+fn overlap_check(opts: &mut Opts) -> Result<()> {
+    const MODES: &[(&str, ())] = &[("none", ()), ("constant", ()), ("cached", ()), ("all", ())];
+    if let Some(Value::Object(_)) = opts.peek("overlap-check") {
+        let mut o = opts.dict("overlap-check")?;
+        o.choice("template", MODES)?;
+        for bit in [
+            "main-header", "active-l1", "active-l2", "refcount-table", "refcount-block", "snapshot-table",
+            "inactive-l1", "inactive-l2", "bitmap-directory",
+        ] {
+            o.boolean(bit)?;
+        }
+        return o.finish("format", "qcow2");
+    }
+    match opts.string("overlap-check")? {
+        Some(m) if !MODES.iter().any(|x| x.0 == m) => Err(BlockError::text(format!(
+            "Unsupported value '{m}' for qcow2 option 'overlap-check'. Allowed are any of the following: none, constant, \
+             cached, all"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Options of the qcow2 driver itself.
 fn qcow2_options(opts: &mut Opts, c: &Common) -> Result<qcow2::OpenOpts> {
     // Refcounts are always written in order here, which is what `lazy-refcounts=off` asks for and satisfies `on`.
-    opts.boolean("lazy-refcounts")?;
-    for key in ["pass-discard-request", "pass-discard-snapshot", "pass-discard-other"] {
-        if opts.boolean(key)?.is_some() {
-            return Err(BlockError::Unsupported(format!("qcow2 option '{key}'")));
-        }
+    let lazy = opts.boolean("lazy-refcounts")?.unwrap_or(false);
+    let mut pass = [true, true, false];
+    for (p, key) in pass.iter_mut().zip(["pass-discard-request", "pass-discard-snapshot", "pass-discard-other"]) {
+        *p = opts.boolean(key)?.unwrap_or(*p);
     }
+    overlap_check(opts)?;
     for key in ["data-file", "encrypt"] {
         if opts.take(key).is_some() {
             return Err(BlockError::Unsupported(format!("qcow2 option '{key}'")));
@@ -643,7 +672,7 @@ fn qcow2_options(opts: &mut Opts, c: &Common) -> Result<qcow2::OpenOpts> {
     // Memory in use is bounded by the cache size; nothing needs a timer to shrink it.
     opts.number("cache-clean-interval")?;
     let l2_cache = l2.or(total.map(|t| t.saturating_sub(rc.unwrap_or(0)))).unwrap_or(qcow2::DEFAULT_L2_CACHE);
-    Ok(qcow2::OpenOpts { read_only: c.info.read_only, l2_cache: l2_cache.min(1 << 32) })
+    Ok(qcow2::OpenOpts { read_only: c.info.read_only, l2_cache: l2_cache.min(1 << 32), lazy, pass })
 }
 
 /// A backing file name is relative to the directory of the image that names it.

@@ -33,6 +33,10 @@ impl Opts {
         self.map.shift_remove(key)
     }
 
+    pub(crate) fn peek(&self, key: &str) -> Option<&Value> {
+        self.map.get(key)
+    }
+
     pub(crate) fn peek_str(&self, key: &str) -> Option<&str> {
         self.map.get(key).and_then(Value::as_str)
     }

@@ -89,6 +89,24 @@ pub fn device_info(node: &Arc<Node>, writeback: bool, flat: bool) -> Value {
     Value::Object(m)
 }
 
+/// Adds a drive's limits to [`device_info`].
+pub fn add_limits(info: &mut Value, drive: &BlockBackend) {
+    let (Some(t), Some(m)) = (drive.throttle(), info.as_object_mut()) else { return };
+    let l = t.limits();
+    let names = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"];
+    for (name, b) in names.iter().zip(&l.buckets) {
+        m.insert((*name).into(), b.avg.into());
+        if b.max != 0 {
+            m.insert(format!("{name}_max"), b.max.into());
+            m.insert(format!("{name}_max_length"), b.length.into());
+        }
+    }
+    if l.iops_size != 0 {
+        m.insert("iops_size".into(), l.iops_size.into());
+    }
+    m.insert("group".into(), t.group.as_str().into());
+}
+
 fn object(v: Value) -> Map<String, Value> {
     super::object(v)
 }

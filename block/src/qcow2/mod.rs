@@ -92,6 +92,8 @@ pub(crate) struct Qcow2 {
     dirty: AtomicBool,
     broken: AtomicBool,
     closed: AtomicBool,
+    /// Whether freed space goes back to the host: on guest discards, with snapshots, otherwise.
+    pass: [bool; 3],
     state: Mutex<HdrState>,
 }
 

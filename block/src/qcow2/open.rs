@@ -15,6 +15,10 @@ pub(crate) struct OpenOpts {
     pub read_only: bool,
     /// `l2-cache-size`.
     pub l2_cache: u64,
+    /// `lazy-refcounts`.
+    pub lazy: bool,
+    /// `pass-discard-request`, `-snapshot`, `-other`.
+    pub pass: [bool; 3],
 }
 
 /// Default bound of the L2 cache, as QEMU's.
@@ -76,6 +80,7 @@ pub(crate) fn open(hdr: Header, file: Edge, backing: Option<Edge>, o: &OpenOpts)
         dirty: false.into(),
         broken: false.into(),
         closed: false.into(),
+        pass: o.pass,
         state: Mutex::new(HdrState {
             incompatible: hdr.incompatible,
             autoclear: hdr.autoclear,

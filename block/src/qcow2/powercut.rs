@@ -88,7 +88,7 @@ fn record(o: &CreateOpts, seed: u64, steps: u32, flush_one_in: u64) -> Recording
     log.lock().events.clear();
     let (want, shared) = crate::raw::format_perms(false);
     let edge = Edge::new(&node, "t", "file", want, shared).unwrap();
-    let opts = OpenOpts { read_only: false, l2_cache: 8192 };
+    let opts = OpenOpts { read_only: false, l2_cache: 8192, lazy: false, pass: [true, true, false] };
     let q = open(read_header(&node).unwrap(), edge, None, &opts).unwrap();
     let mut rng = Rng(seed);
     let mut shadow = vec![0u8; o.size as usize];

@@ -162,7 +162,7 @@ impl Qcow2 {
             if up {
                 (first..first + n).try_for_each(|c| self.retain(&mut meta.rc, c))?;
             } else {
-                self.release(&mut meta.rc, first, n, false)?;
+                self.release(&mut meta.rc, first, n, self.pass[1])?;
             }
         }
         let table = (e & OFFSET_MASK) >> self.hdr.geo.cluster_bits;

@@ -292,6 +292,7 @@ impl Qcow2 {
     /// Notes that an L2 entry no longer refers to its host clusters.
     pub(super) fn let_go(&self, meta: &mut Meta, old: u64, punch: bool) {
         let bits = self.hdr.geo.cluster_bits;
+        let punch = if punch { self.pass[0] } else { self.pass[2] };
         let (first, count) = match decode(&self.hdr.geo, self.hdr.version, old) {
             Some(Kind::Data { host, .. } | Kind::Zero { host, .. }) if host != 0 => (host >> bits, 1),
             Some(Kind::Compressed(e)) => {

@@ -39,6 +39,7 @@ commands! {
     "block-job-set-speed" => blockjob::block_job_set_speed;
     "block-stream" => blockjob::block_stream;
     "block_resize" => block::block_resize;
+    "block_set_io_throttle" => block::block_set_io_throttle;
     "blockdev-add" => block::blockdev_add;
     "blockdev-backup" => blockjob::blockdev_backup;
     "blockdev-change-medium" => medium::blockdev_change_medium;
