@@ -151,6 +151,22 @@ pub trait Driver: Send + Sync {
     fn write_compressed(&self, _off: u64, _buf: &[u8]) -> IoResult {
         Err(Errno::ENOTSUP)
     }
+    /// Compresses a cluster for [`Self::write_packed`].
+    fn pack(&self, _plain: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+    /// Writes a cluster that was compressed by [`Self::pack`].
+    fn write_packed(&self, _off: u64, _packed: &[u8]) -> IoResult {
+        Err(Errno::ENOTSUP)
+    }
+    /// Forgets all data of this layer.
+    fn make_empty(&self) -> IoResult {
+        Err(Errno::ENOTSUP)
+    }
+    /// Checks the image's metadata.
+    fn check(&self, _fix: Repair) -> Result<CheckReport> {
+        Err(crate::BlockError::text("This image format does not support checks"))
+    }
     /// Changes the backing image that the header names.
     fn change_backing_name(&self, _name: Option<(&str, &str)>) -> Result<()> {
         Err(crate::BlockError::text("The driver cannot change its backing file name"))
@@ -192,6 +208,47 @@ pub struct Status {
     pub compressed: bool,
 }
 
+/// What a check may change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Repair {
+    /// Nothing.
+    #[default]
+    None,
+    /// Lost clusters only.
+    Leaks,
+    /// Everything.
+    All,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct CheckReport {
+    /// One line for each finding, as QEMU prints them.
+    pub messages: Vec<String>,
+    pub corruptions: u64,
+    pub leaks: u64,
+    pub corruptions_fixed: u64,
+    pub leaks_fixed: u64,
+    pub check_errors: u64,
+    /// Guest clusters in all, with data, not next to the one before, and compressed.
+    pub total: u64,
+    pub allocated: u64,
+    pub fragmented: u64,
+    pub compressed: u64,
+    /// End of the last cluster in use.
+    pub image_end: u64,
+}
+
+impl CheckReport {
+    pub(crate) fn say(&mut self, line: String) {
+        // A ruined image has millions of findings; the counts tell the rest.
+        if self.messages.len() < 10_000 {
+            self.messages.push(line);
+        }
+    }
+}
+
 /// Internal snapshots of an image. Requests to the image are stopped during these calls.
 pub trait Snapshots {
     /// All of them, in the order in which they were made.
@@ -200,6 +257,8 @@ pub trait Snapshots {
     fn create(&self, info: SnapshotInfo) -> Result<()>;
     /// Goes back to the one at this place of the list.
     fn apply(&self, nth: usize) -> Result<()>;
+    /// Shows the one at this place of the list to readers of an image that is open read-only.
+    fn view(&self, nth: usize) -> Result<()>;
     /// Removes the one at this place of the list.
     fn delete(&self, nth: usize) -> Result<()>;
     /// Writes VM state (behind the medium), to be kept by the next snapshot.

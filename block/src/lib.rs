@@ -73,20 +73,23 @@ mod raw;
 mod request;
 mod stats;
 mod throttle;
+mod tool;
 
 pub use backend::{Attach, BackendOpts, BlockBackend, ErrorAction, OnError};
 pub use bitmap::{BitmapFacts, DirtyBitmap};
 pub use create::{BackingRef, ImagePlan};
 pub use driver::Driver as ImageFormat;
 pub use driver::{
+    CheckReport, Repair,
     perm, DataGuard, Driver, GuardRef, ImageFacts, Inline, Op, SnapshotInfo, Snapshots, Status,
 };
 pub use error::{BlockError, Errno, IoResult, Result};
-pub use graph::{parse_size, query, BlockGraph, DriveOpts, OpenedDrive, SnapshotSync, Undo};
+pub use graph::{backing_path, parse_size, query, text, BlockGraph, DriveOpts, OpenedDrive, SnapshotSync, Undo};
 pub use iov::{Iov, Seg};
 pub use jobs::{BackupOpts, CommitOpts, JobEvent, JobOpts, MirrorOpts, MirrorSync, StreamOpts, Verb};
 pub use node::{CacheMode, DetectZeroes, Edge, Node, NodeInfo};
 pub use posix::FdOpener;
 pub use request::{Completion, CompletionSink, Request, Submitted};
 pub use stats::{Counter, Stats};
+pub use tool::{Image, ImageOpts, MapEntry};
 pub use throttle::{Limit, Limits, Throttle};

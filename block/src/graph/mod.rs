@@ -6,10 +6,12 @@ mod open;
 mod opts;
 pub(crate) mod probe;
 pub mod query;
+pub mod text;
 
 pub use change::{SnapshotSync, Undo};
 pub use drive::{DriveOpts, OpenedDrive};
-pub(crate) use open::is_driver;
+pub use open::backing_path;
+pub(crate) use open::{is_driver, Inherit};
 pub use opts::parse_size;
 
 use crate::backend::{BackendOpts, BlockBackend};
@@ -59,6 +61,11 @@ impl Default for BlockGraph {
 }
 
 impl BlockGraph {
+    /// Names of the drivers that can be opened.
+    pub fn driver_names() -> &'static [&'static str] {
+        open::DRIVERS
+    }
+
     /// An empty graph. Costs nothing until something is opened.
     pub fn new() -> BlockGraph {
         BlockGraph(Arc::new(Shared { state: Mutex::default(), pool: Pool::new(), jobs: Mutex::default() }))

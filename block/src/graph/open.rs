@@ -676,7 +676,7 @@ fn qcow2_options(opts: &mut Opts, c: &Common) -> Result<qcow2::OpenOpts> {
 }
 
 /// A backing file name is relative to the directory of the image that names it.
-pub(crate) fn backing_path(image: &str, name: &str) -> String {
+pub fn backing_path(image: &str, name: &str) -> String {
     let has_protocol = name.split_once(':').is_some_and(|(p, _)| !p.contains('/') && !p.is_empty());
     if name.starts_with('/') || has_protocol || image.starts_with("json:") {
         return name.to_owned();

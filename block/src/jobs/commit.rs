@@ -64,7 +64,7 @@ impl Finish for Commit {
 }
 
 /// Gets an image in the middle of a chain ready for writing; `above` are the nodes over it that would forbid it.
-pub(super) fn open_base(base: &Arc<Node>, above: &[Arc<Node>]) -> Result<Edge> {
+pub(crate) fn open_base(base: &Arc<Node>, above: &[Arc<Node>]) -> Result<Edge> {
     for n in above {
         n.driver().share_backing(true)?;
     }
@@ -196,7 +196,7 @@ impl BlockGraph {
 }
 
 /// Copies what the layers above `base` hold at `at`; returns the bytes dealt with.
-fn copy_above(top: &Arc<Node>, base: &Arc<Node>, at: u64, len: u64, buf: &mut [u8]) -> Result<u64, Errno> {
+pub(crate) fn copy_above(top: &Arc<Node>, base: &Arc<Node>, at: u64, len: u64, buf: &mut [u8]) -> Result<u64, Errno> {
     let (holds, n) = chain::status_above(top, Some(base), at, len)?;
     match holds {
         Holds::Nothing => {}

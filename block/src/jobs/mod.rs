@@ -16,6 +16,9 @@ pub use commit::CommitOpts;
 pub use mirror::{MirrorOpts, MirrorSync};
 pub use stream::StreamOpts;
 
+pub(crate) use chain::{status_above, Holds};
+pub(crate) use commit::{copy_above, open_base};
+
 use crate::error::{BlockError, Result};
 use crate::graph::BlockGraph;
 use crate::node::Node;

@@ -11,6 +11,7 @@
 //! **Concurrency.** A transfer to a cluster that is already allocated runs without locks under an in-flight count.
 //! Allocating writes reserve their guest clusters; others that need the same clusters wait.
 
+mod check;
 mod close;
 mod compress;
 mod create;
@@ -106,6 +107,8 @@ pub(crate) struct HdrState {
     snapshots: Vec<Snap>,
     /// Host range of the snapshot table.
     snapshot_table: (u64, u64),
+    /// Host ranges of bitmaps.
+    other: Vec<(u64, u64)>,
 }
 
 /// The driver around the shared image.
@@ -361,6 +364,26 @@ impl Driver for Qcow2Driver {
 
     fn write_compressed(&self, off: u64, buf: &[u8]) -> IoResult {
         self.0.write_compressed(off, buf)
+    }
+
+    fn pack(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        compress::pack(self.0.hdr.compression == 1, plain)
+    }
+
+    fn write_packed(&self, off: u64, packed: &[u8]) -> IoResult {
+        self.0.writable()?;
+        if self.0.hdr.geo.in_cluster(off) != 0 || packed.len() as u64 >= self.0.cluster() {
+            return Err(Errno::EINVAL);
+        }
+        self.0.write_packed(off, packed)
+    }
+
+    fn make_empty(&self) -> IoResult {
+        self.0.make_empty()
+    }
+
+    fn check(&self, fix: crate::driver::Repair) -> Result<crate::driver::CheckReport> {
+        self.0.check(fix)
     }
 
     fn change_backing_name(&self, name: Option<(&str, &str)>) -> Result<()> {

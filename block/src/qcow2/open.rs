@@ -88,6 +88,7 @@ pub(crate) fn open(hdr: Header, file: Edge, backing: Option<Edge>, o: &OpenOpts)
             backing_format: hdr.backing_format.clone(),
             snapshots,
             snapshot_table: (hdr.snapshots_offset, end),
+            other: Vec::new(),
         }),
         hdr,
     };

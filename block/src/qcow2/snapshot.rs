@@ -174,7 +174,7 @@ impl Qcow2 {
     }
 
     /// Sets the COPIED flags of the active tables to what the refcounts say.
-    fn fix_copied(&self, meta: &mut Meta) -> IoResult {
+    pub(super) fn fix_copied(&self, meta: &mut Meta) -> IoResult {
         let bits = self.hdr.geo.cluster_bits;
         let l1 = self.tables.read().l1.clone();
         let mut changed = false;
@@ -413,6 +413,26 @@ impl Snapshots for Qcow2 {
 
     fn apply(&self, nth: usize) -> Result<()> {
         self.revert(nth)
+    }
+
+    fn view(&self, nth: usize) -> Result<()> {
+        let fail = io("Failed to load snapshot");
+        if !self.is_read_only() {
+            return Err(fail(Errno::EINVAL));
+        }
+        let snap = self.state.lock().snapshots.get(nth).cloned();
+        let snap = snap.ok_or_else(|| fail(Errno(libc::ENOENT)))?;
+        let mut l1 = self.snapshot_l1(&snap).map_err(&fail)?;
+        let size = snap.disk_size.filter(|s| *s != 0).unwrap_or_else(|| self.size.load(Acquire));
+        if self.hdr.geo.l1_entries(size) * 8 > header::MAX_L1_BYTES {
+            return Err(fail(Errno(libc::EFBIG)));
+        }
+        l1.resize(l1.len().max(self.hdr.geo.l1_entries(size) as usize), 0);
+        let mut t = self.tables.write();
+        t.forget_all();
+        t.l1 = l1;
+        self.size.store(size, std::sync::atomic::Ordering::Release);
+        Ok(())
     }
 
     fn delete(&self, nth: usize) -> Result<()> {

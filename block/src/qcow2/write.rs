@@ -43,6 +43,8 @@ impl Alloc {
 enum ZeroMode {
     Discard,
     Zero { unmap: bool },
+    /// As if never written.
+    Empty,
 }
 
 impl Qcow2 {
@@ -463,6 +465,22 @@ impl Qcow2 {
         self.zero_clusters(start >> bits, end >> bits, ZeroMode::Discard)
     }
 
+    /// Lets everything go.
+    pub(super) fn make_empty(&self) -> IoResult {
+        self.writable()?;
+        let end = self.size.load(std::sync::atomic::Ordering::Acquire).div_ceil(self.cluster());
+        let l2 = 1u64 << self.hdr.geo.l2_bits();
+        let mut at = 0;
+        while at < end {
+            let next = ((at / l2) + 1) * l2;
+            if !self.no_table(at) {
+                self.zero_clusters(at, next.min(end), ZeroMode::Empty)?;
+            }
+            at = next;
+        }
+        self.flush()
+    }
+
     fn no_backing(&self) -> bool {
         self.backing.load().is_none()
     }
@@ -475,6 +493,7 @@ impl Qcow2 {
     fn zeroed(&self, e: u64, kind: Kind, mode: ZeroMode) -> u64 {
         let zero = if self.hdr.version >= 3 { OFLAG_ZERO } else { 0 };
         match (kind, mode) {
+            (_, ZeroMode::Empty) => 0,
             (Kind::Unallocated, _) if self.no_backing() => e,
             (Kind::Unallocated | Kind::Compressed(_), _) => zero,
             (Kind::Zero { .. }, ZeroMode::Zero { unmap: false }) => e,
