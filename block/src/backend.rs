@@ -453,11 +453,40 @@ impl BlockBackend {
             if req.op != Op::Flush && !t.pass(write, req.len) {
                 let Request { op, offset, len, iov, tag } = req;
                 self.0.begin();
-                t.queue(self.clone(), write, Parked { op, offset, len, iov: iov.into(), tag, sink: sink.clone() });
+                t.queue(
+                    self.clone(),
+                    write,
+                    Parked { op, offset, len, iov: iov.into(), tag, sink: sink.clone() },
+                );
                 return Submitted::Pending;
             }
         }
         self.submit_now(req, sink)
+    }
+
+    /// Runs a request to its end from a thread that is not the graph's.
+    pub(crate) fn wait(&self, op: Op, offset: u64, len: u64, iov: iov::Iov<'_>) -> IoResult {
+        struct Waiter(Mutex<Option<IoResult>>, Condvar);
+        impl CompletionSink for Waiter {
+            fn complete(&self, _tag: u64, result: IoResult) {
+                *self.0.lock() = Some(result);
+                self.1.notify_all();
+            }
+        }
+        let waiter = Arc::new(Waiter(Mutex::new(None), Condvar::new()));
+        let sink: Arc<dyn CompletionSink> = waiter.clone();
+        match self.submit(Request { op, offset, len, iov, tag: 0 }, &sink) {
+            Submitted::Done(r) => r,
+            Submitted::Pending => {
+                let mut slot = waiter.0.lock();
+                loop {
+                    if let Some(r) = slot.take() {
+                        return r;
+                    }
+                    waiter.1.wait(&mut slot);
+                }
+            }
+        }
     }
 
     /// Starts a request that has waited for its turn.

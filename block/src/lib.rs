@@ -64,6 +64,7 @@ mod graph;
 mod hooks;
 mod iov;
 mod jobs;
+mod nbd;
 mod node;
 mod null;
 mod pool;
@@ -80,16 +81,19 @@ pub use bitmap::{BitmapFacts, DirtyBitmap};
 pub use create::{BackingRef, ImagePlan};
 pub use driver::Driver as ImageFormat;
 pub use driver::{
-    CheckReport, Repair,
-    perm, DataGuard, Driver, GuardRef, ImageFacts, Inline, Op, SnapshotInfo, Snapshots, Status,
+    perm, CheckReport, DataGuard, Driver, GuardRef, ImageFacts, Inline, Op, Repair, SnapshotInfo, Snapshots,
+    Status,
 };
 pub use error::{BlockError, Errno, IoResult, Result};
-pub use graph::{backing_path, parse_size, query, text, BlockGraph, DriveOpts, OpenedDrive, SnapshotSync, Undo};
+pub use graph::{
+    backing_path, parse_size, query, text, BlockGraph, DriveOpts, OpenedDrive, SnapshotSync, Undo,
+};
 pub use iov::{Iov, Seg};
 pub use jobs::{BackupOpts, CommitOpts, JobEvent, JobOpts, MirrorOpts, MirrorSync, StreamOpts, Verb};
+pub use nbd::{ExportInfo, ExportOpts, NbdAddr};
 pub use node::{CacheMode, DetectZeroes, Edge, Node, NodeInfo};
 pub use posix::FdOpener;
 pub use request::{Completion, CompletionSink, Request, Submitted};
 pub use stats::{Counter, Stats};
-pub use tool::{Image, ImageOpts, MapEntry};
 pub use throttle::{Limit, Limits, Throttle};
+pub use tool::{Image, ImageOpts, MapEntry};

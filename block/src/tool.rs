@@ -56,7 +56,11 @@ impl BlockGraph {
         }
         let node = self.open_tool_node(name, o, m)?;
         let want = if o.write { perm::READ | perm::WRITE | perm::RESIZE } else { perm::READ };
-        let shared = if o.write { perm::READ | perm::WRITE_UNCHANGED } else { perm::ALL & !(perm::WRITE | perm::RESIZE) };
+        let shared = if o.write {
+            perm::READ | perm::WRITE_UNCHANGED
+        } else {
+            perm::ALL & !(perm::WRITE | perm::RESIZE)
+        };
         let edge = Edge::new(&node, "the tool", "root", want, shared)?;
         Ok(Image { node, _edge: edge })
     }
@@ -88,7 +92,8 @@ impl BlockGraph {
         let o = ImageOpts { format: Some("raw".into()), force_share, ..ImageOpts::default() };
         let raw = self.open_tool(name, &o)?;
         let mut head = vec![0u8; (raw.len().min(crate::graph::probe::PROBE_BYTES as u64)) as usize];
-        raw.read(0, &mut head).map_err(|e| BlockError::io("Could not read image for determining its format", e))?;
+        raw.read(0, &mut head)
+            .map_err(|e| BlockError::io("Could not read image for determining its format", e))?;
         Ok(crate::graph::probe::guess(&head, name).to_owned())
     }
 }
@@ -236,12 +241,7 @@ impl Image {
                         }
                     }
                 }
-                return Ok(MapEntry {
-                    zero,
-                    data: s.data,
-                    offset: s.host,
-                    ..end(true, zero, n, &node)
-                });
+                return Ok(MapEntry { zero, data: s.data, offset: s.host, ..end(true, zero, n, &node) });
             }
             match node.backing() {
                 Some(b) => {
@@ -280,7 +280,8 @@ impl Image {
 
     /// Copies what this image holds into its backing image. `empty`: and lets it go here.
     pub fn commit(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
-        let base = self.node.backing().ok_or_else(|| BlockError::text("Image does not have a backing file"))?;
+        let base =
+            self.node.backing().ok_or_else(|| BlockError::text("Image does not have a backing file"))?;
         let edge = jobs::open_base(&base, std::slice::from_ref(&self.node))?;
         let io = |e: Errno| BlockError::text(e.to_string());
         let len = self.len();

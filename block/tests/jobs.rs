@@ -140,12 +140,7 @@ fn stream_under_load() {
     }
     let mut c = chain();
     under_load(&mut c, 1, |c| {
-        let o = StreamOpts {
-            device: "d0".into(),
-            base: None,
-            base_node: None,
-            backing_file: None,
-        };
+        let o = StreamOpts { device: "d0".into(), base: None, base_node: None, backing_file: None };
         c.graph.block_stream(&o, &opts("j")).unwrap();
         until(&c.graph, "JOB_STATUS_CHANGE", Some("null"));
     });
@@ -317,7 +312,9 @@ fn incremental_backup() {
     c.graph.blockdev_del("t").unwrap();
     let dir = tempfile::tempdir().unwrap();
     let got = contents(Path::new(&path(&c, "t.qcow2")), dir.path());
-    assert!(got[5 * M as usize..5 * M as usize + 70_000] == c.shadow[5 * M as usize..5 * M as usize + 70_000]);
+    assert!(
+        got[5 * M as usize..5 * M as usize + 70_000] == c.shadow[5 * M as usize..5 * M as usize + 70_000]
+    );
     assert!(got[..M as usize].iter().all(|b| *b == 0), "only what changed");
     end(c, "top.qcow2");
 }

@@ -86,10 +86,14 @@ fn random_snapshots() {
     if !have_tools() {
         return;
     }
-    for (i, create) in
-        [&[][..], &["-o", "cluster_size=4k"], &["-o", "compat=0.10"], &["-o", "cluster_size=512,refcount_bits=32"]]
-            .iter()
-            .enumerate()
+    for (i, create) in [
+        &[][..],
+        &["-o", "cluster_size=4k"],
+        &["-o", "compat=0.10"],
+        &["-o", "cluster_size=512,refcount_bits=32"],
+    ]
+    .iter()
+    .enumerate()
     {
         round(create, 77 + i as u64);
     }

@@ -48,6 +48,7 @@ struct Shared {
     state: Mutex<State>,
     pool: Pool,
     jobs: Mutex<crate::jobs::Jobs>,
+    exports: Mutex<crate::nbd::Exports>,
 }
 
 /// All block nodes and drives of a machine. Clones share everything.
@@ -68,12 +69,21 @@ impl BlockGraph {
 
     /// An empty graph. Costs nothing until something is opened.
     pub fn new() -> BlockGraph {
-        BlockGraph(Arc::new(Shared { state: Mutex::default(), pool: Pool::new(), jobs: Mutex::default() }))
+        BlockGraph(Arc::new(Shared {
+            state: Mutex::default(),
+            pool: Pool::new(),
+            jobs: Mutex::default(),
+            exports: Mutex::default(),
+        }))
     }
 
     /// Installs the hook for `/dev/fdset/N` and the like.
     pub fn set_fd_opener(&self, opener: Arc<dyn FdOpener>) {
         self.0.state.lock().opener = Some(opener);
+    }
+
+    pub(crate) fn exports(&self) -> &Mutex<crate::nbd::Exports> {
+        &self.0.exports
     }
 
     pub(crate) fn jobs(&self) -> &Mutex<crate::jobs::Jobs> {
@@ -125,7 +135,12 @@ impl BlockGraph {
     }
 
     /// Sets the limits of a drive: in `group`, or one of its own; none if nothing is limited.
-    pub fn set_limits(&self, drive: &BlockBackend, group: &str, limits: crate::throttle::Limits) -> Result<()> {
+    pub fn set_limits(
+        &self,
+        drive: &BlockBackend,
+        group: &str,
+        limits: crate::throttle::Limits,
+    ) -> Result<()> {
         limits.check()?;
         if !limits.any() {
             drive.set_throttle(None);
@@ -261,6 +276,8 @@ impl BlockGraph {
     /// stopped submitting.
     pub fn shutdown(&self) {
         self.cancel_all_jobs();
+        // Not running is fine.
+        let _ = self.nbd_stop();
         let (drives, monitor) = {
             let mut st = self.0.state.lock();
             (std::mem::take(&mut st.drives), std::mem::take(&mut st.monitor))

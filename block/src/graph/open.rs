@@ -4,6 +4,7 @@ use super::opts::Opts;
 use super::{object, probe, BlockGraph};
 use crate::driver::{perm, Driver};
 use crate::error::{BlockError, Result};
+use crate::nbd;
 use crate::node::{CacheMode, DetectZeroes, Edge, Node, NodeInfo};
 use crate::null::{self, NullDriver};
 use crate::posix::{self, Aio, FileOpts, Kind};
@@ -62,7 +63,7 @@ const QAPI_DRIVERS: &[&str] = &[
 
 /// Drivers that can be opened here.
 pub(crate) const DRIVERS: &[&str] =
-    &["file", "host_cdrom", "host_device", "null-aio", "null-co", "qcow2", "raw"];
+    &["file", "host_cdrom", "host_device", "nbd", "null-aio", "null-co", "qcow2", "raw"];
 
 /// True for every driver name that QEMU knows.
 pub(crate) fn is_driver(name: &str) -> bool {
@@ -70,7 +71,7 @@ pub(crate) fn is_driver(name: &str) -> bool {
 }
 
 fn is_protocol(driver: &str) -> bool {
-    matches!(driver, "file" | "host_device" | "host_cdrom" | "null-co" | "null-aio")
+    matches!(driver, "file" | "host_device" | "host_cdrom" | "nbd" | "null-co" | "null-aio")
 }
 
 /// What a child takes over from its parent unless it says otherwise.
@@ -125,6 +126,7 @@ impl BlockGraph {
         match opts.peek_str("driver") {
             Some("file" | "host_device" | "host_cdrom") => need("filename"),
             Some("raw" | "qcow2") => need("file"),
+            Some("nbd") => need("server"),
             Some(d) if !QAPI_DRIVERS.contains(&d) => {
                 Err(BlockError::BadEnum { name: opts.full("driver"), value: d.into() })
             }
@@ -185,6 +187,7 @@ impl BlockGraph {
         let missing = match driver {
             "file" | "host_device" | "host_cdrom" => (!opts.has("filename")).then_some("filename"),
             "raw" | "qcow2" => (!opts.has("file")).then_some("file"),
+            "nbd" if opts.strict => (!opts.has("server")).then_some("server"),
             _ => None,
         };
         match missing {
@@ -220,6 +223,7 @@ impl BlockGraph {
         let node = match c.driver.as_str() {
             "file" | "host_device" | "host_cdrom" => self.open_posix(opts, &mut c)?,
             "null-co" | "null-aio" => self.open_null(opts, &mut c)?,
+            "nbd" => self.open_nbd(opts, &mut c)?,
             "raw" => self.open_raw(opts, &mut c, inherit, probed, file)?,
             "qcow2" => self.open_qcow2(opts, &mut c, inherit, file)?,
             other => return Err(BlockError::UnknownDriver(other.into())),
@@ -289,6 +293,53 @@ impl BlockGraph {
         let name = if c.driver == "null-co" { "null-co" } else { "null-aio" };
         c.info.filename = format!("{name}://");
         let drv = NullDriver { name, size: size.into(), read_zeroes, latency: Duration::from_nanos(latency) };
+        self.finish_node(c, Box::new(drv), None, None)
+    }
+
+    fn open_nbd(&self, mut opts: Opts, c: &mut Common) -> Result<Arc<Node>> {
+        let bad = || BlockError::text("Invalid NBD server address");
+        let (server, mut export) = match opts.string("filename")? {
+            Some(name) => nbd::parse_name(&name).ok_or_else(bad)?,
+            None => {
+                let mut s = opts.dict("server")?;
+                let flat = (opts.string("host")?, opts.string("port")?, opts.string("path")?);
+                let kind = s.string("type")?;
+                let server = match (kind.as_deref(), flat) {
+                    (Some("unix"), _) => nbd::Server::Unix(s.need_string("path")?),
+                    (Some("inet"), _) => nbd::Server::Inet(s.need_string("host")?, s.need_string("port")?),
+                    (Some(k), _) => {
+                        return Err(BlockError::BadEnum { name: s.full("type"), value: k.into() });
+                    }
+                    (None, (_, _, Some(p))) => nbd::Server::Unix(p),
+                    (None, (Some(h), p, _)) => nbd::Server::Inet(h, p.unwrap_or_else(|| "10809".into())),
+                    _ => return Err(BlockError::Missing("server".into())),
+                };
+                s.finish("protocol", "nbd")?;
+                (server, String::new())
+            }
+        };
+        if let Some(e) = opts.string("export")? {
+            export = e;
+        }
+        for lack in ["tls-creds", "tls-hostname", "x-dirty-bitmap"] {
+            if opts.take(lack).is_some() {
+                return Err(BlockError::Unsupported(format!("nbd option '{lack}'")));
+            }
+        }
+        let reconnect = opts.number("reconnect-delay")?.unwrap_or(0);
+        // Opening does not wait; a server that is not there is an error, as with the default of 0.
+        if opts.number("open-timeout")?.unwrap_or(0) != 0 {
+            return Err(BlockError::Unsupported("nbd option 'open-timeout'".into()));
+        }
+        opts.finish("protocol", "nbd")?;
+        let (drv, read_only) = nbd::open(server, &export, reconnect)?;
+        if read_only && !c.info.read_only {
+            if !c.auto_read_only {
+                return Err(BlockError::text("request on write denied without write permission"));
+            }
+            c.info.read_only = true;
+        }
+        c.info.filename = drv.filename();
         self.finish_node(c, Box::new(drv), None, None)
     }
 
@@ -617,8 +668,15 @@ fn overlap_check(opts: &mut Opts) -> Result<()> {
         let mut o = opts.dict("overlap-check")?;
         o.choice("template", MODES)?;
         for bit in [
-            "main-header", "active-l1", "active-l2", "refcount-table", "refcount-block", "snapshot-table",
-            "inactive-l1", "inactive-l2", "bitmap-directory",
+            "main-header",
+            "active-l1",
+            "active-l2",
+            "refcount-table",
+            "refcount-block",
+            "snapshot-table",
+            "inactive-l1",
+            "inactive-l2",
+            "bitmap-directory",
         ] {
             o.boolean(bit)?;
         }
@@ -638,7 +696,9 @@ fn qcow2_options(opts: &mut Opts, c: &Common) -> Result<qcow2::OpenOpts> {
     // Refcounts are always written in order here, which is what `lazy-refcounts=off` asks for and satisfies `on`.
     let lazy = opts.boolean("lazy-refcounts")?.unwrap_or(false);
     let mut pass = [true, true, false];
-    for (p, key) in pass.iter_mut().zip(["pass-discard-request", "pass-discard-snapshot", "pass-discard-other"]) {
+    for (p, key) in
+        pass.iter_mut().zip(["pass-discard-request", "pass-discard-snapshot", "pass-discard-other"])
+    {
         *p = opts.boolean(key)?.unwrap_or(*p);
     }
     overlap_check(opts)?;
@@ -718,6 +778,7 @@ pub(crate) fn protocol_of(name: &str) -> Result<&'static str> {
                 "file" => Ok("file"),
                 "host_device" => Ok("host_device"),
                 "host_cdrom" => Ok("host_cdrom"),
+                "nbd" | "nbd+unix" | "nbd+tcp" => Ok("nbd"),
                 "null-co" => Ok("null-co"),
                 "null-aio" => Ok("null-aio"),
                 other => Err(BlockError::UnknownProtocol(other.into())),

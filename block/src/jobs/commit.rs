@@ -196,7 +196,13 @@ impl BlockGraph {
 }
 
 /// Copies what the layers above `base` hold at `at`; returns the bytes dealt with.
-pub(crate) fn copy_above(top: &Arc<Node>, base: &Arc<Node>, at: u64, len: u64, buf: &mut [u8]) -> Result<u64, Errno> {
+pub(crate) fn copy_above(
+    top: &Arc<Node>,
+    base: &Arc<Node>,
+    at: u64,
+    len: u64,
+    buf: &mut [u8],
+) -> Result<u64, Errno> {
     let (holds, n) = chain::status_above(top, Some(base), at, len)?;
     match holds {
         Holds::Nothing => {}

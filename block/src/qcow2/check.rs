@@ -46,7 +46,9 @@ impl Counter<'_> {
                 continue;
             }
             if geo.in_cluster(table) != 0 {
-                self.r.say(format!("ERROR l2_offset={table:x}: Table is not cluster aligned; L1 entry corrupted"));
+                self.r.say(format!(
+                    "ERROR l2_offset={table:x}: Table is not cluster aligned; L1 entry corrupted"
+                ));
                 self.r.corruptions += 1;
                 continue;
             }
@@ -158,7 +160,13 @@ impl Qcow2 {
         Ok(())
     }
 
-    fn compare(&self, meta: &mut Meta, counts: &[u32], r: &mut CheckReport, fix: Repair) -> Result<(), Errno> {
+    fn compare(
+        &self,
+        meta: &mut Meta,
+        counts: &[u32],
+        r: &mut CheckReport,
+        fix: Repair,
+    ) -> Result<(), Errno> {
         // All rises before all falls: a cut in between leaks and never loses.
         for rise in [true, false] {
             for (i, want) in counts.iter().enumerate() {

@@ -42,7 +42,9 @@ impl Alloc {
 #[derive(Clone, Copy, PartialEq)]
 enum ZeroMode {
     Discard,
-    Zero { unmap: bool },
+    Zero {
+        unmap: bool,
+    },
     /// As if never written.
     Empty,
 }

@@ -56,7 +56,12 @@ fn missing(what: &str) -> Failure {
 }
 
 impl Parsed {
-    fn long(&mut self, text: &str, spec: &Spec, it: &mut impl Iterator<Item = String>) -> Result<(), Failure> {
+    fn long(
+        &mut self,
+        text: &str,
+        spec: &Spec,
+        it: &mut impl Iterator<Item = String>,
+    ) -> Result<(), Failure> {
         let (name, value) = match text.split_once('=') {
             Some((n, v)) => (n, Some(v.to_owned())),
             None => (text, None),
@@ -76,7 +81,12 @@ impl Parsed {
         Ok(())
     }
 
-    fn short(&mut self, text: &str, spec: &Spec, it: &mut impl Iterator<Item = String>) -> Result<(), Failure> {
+    fn short(
+        &mut self,
+        text: &str,
+        spec: &Spec,
+        it: &mut impl Iterator<Item = String>,
+    ) -> Result<(), Failure> {
         let mut rest = text.chars();
         while let Some(c) = rest.next() {
             let at = spec.short.find(c).filter(|_| c != ':');

@@ -18,7 +18,9 @@ pub(super) fn resize(mut a: Args) -> Done {
     let name = p.one_file()?;
     match p.get("preallocation") {
         None | Some("off") => {}
-        Some(m) => return Err(Failure::new(format!("Preallocation mode '{m}' is not supported for resizing"))),
+        Some(m) => {
+            return Err(Failure::new(format!("Preallocation mode '{m}' is not supported for resizing")))
+        }
     }
     let graph = BlockGraph::new();
     let image = open(&graph, name, &ImageOpts { format: p.own("f"), write: true, ..ImageOpts::default() })?;
@@ -153,9 +155,11 @@ pub(super) fn rebase(a: Args) -> Done {
             b => {
                 let o = ImageOpts { format: format.clone(), ..ImageOpts::default() };
                 let full = backing_path(name, b);
-                Some(other.open_tool(&full, &o).map_err(|e| {
-                    Failure::new(format!("Could not open new backing file '{b}': {e}"))
-                })?)
+                Some(
+                    other
+                        .open_tool(&full, &o)
+                        .map_err(|e| Failure::new(format!("Could not open new backing file '{b}': {e}")))?,
+                )
             }
         };
         let mut progress = Progress::new(p.has("p") && !p.has("q"));

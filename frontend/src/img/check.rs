@@ -46,7 +46,7 @@ pub(super) fn check(a: Args) -> Done {
             say(t);
         }
     };
-    r.messages.iter().for_each(|m| tell(&format!("{m}\n")));
+    findings(&r);
     let fixed = (r.leaks_fixed, r.corruptions_fixed);
     if fixed != (0, 0) {
         tell(&format!(
@@ -55,7 +55,7 @@ pub(super) fn check(a: Args) -> Done {
             fixed.0, fixed.1
         ));
         r = CheckReport { leaks_fixed: fixed.0, corruptions_fixed: fixed.1, ..image.check(Repair::None)? };
-        r.messages.iter().for_each(|m| tell(&format!("{m}\n")));
+        findings(&r);
     }
     if json {
         say(&pretty(&as_json(&r, name, image.format())));
@@ -72,6 +72,13 @@ pub(super) fn check(a: Args) -> Done {
     })
 }
 
+/// Each finding goes to stderr, whatever the form of the report.
+fn findings(r: &CheckReport) {
+    for m in &r.messages {
+        eprintln!("{m}");
+    }
+}
+
 fn as_json(r: &CheckReport, name: &str, format: &str) -> Value {
     let mut v = json!({});
     let Some(m) = v.as_object_mut() else { return v };
@@ -86,10 +93,15 @@ fn as_json(r: &CheckReport, name: &str, format: &str) -> Value {
     put("corruptions-fixed", r.corruptions_fixed);
     put("leaks-fixed", r.leaks_fixed);
     put("total-clusters", r.total);
+    m.insert("check-errors".into(), r.check_errors.into());
+    let mut put = |k: &str, n: u64| {
+        if n != 0 {
+            m.insert(k.into(), n.into());
+        }
+    };
     put("compressed-clusters", r.compressed);
     put("fragmented-clusters", r.fragmented);
     put("allocated-clusters", r.allocated);
-    m.insert("check-errors".into(), r.check_errors.into());
     m.insert("filename".into(), name.into());
     m.insert("format".into(), format.into());
     v

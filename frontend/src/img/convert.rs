@@ -36,7 +36,7 @@ pub(super) fn convert(a: Args) -> Done {
         }
     }
     if p.operands.len() < 2 {
-        return Err(Failure::usage("Not enough arguments"));
+        return Err(Failure::new("Must specify image file name"));
     }
     let (target, sources) = match p.operands.split_last() {
         Some((t, s)) => (t, s),
@@ -76,7 +76,9 @@ pub(super) fn convert(a: Args) -> Done {
     let backing = p.own("B").or_else(|| find("backing_file"));
     let backing_fmt = p.own("F").or_else(|| find("backing_fmt"));
     if backing.is_some() && sources.len() > 1 {
-        return Err(Failure::new("Having a backing file for the target makes no sense when concatenating multiple input images"));
+        return Err(Failure::new(
+            "Having a backing file for the target makes no sense when concatenating multiple input images",
+        ));
     }
     if backing.is_some() && backing_fmt.is_none() && !p.has("n") {
         return Err(Failure::new(format!("{target}: Backing file specified without backing format")));
@@ -103,9 +105,10 @@ pub(super) fn convert(a: Args) -> Done {
         return Err(Failure::new("output file is smaller than input file"));
     }
     let prealloc = matches!(find("preallocation").as_deref(), Some("full" | "falloc"));
-    let threads = p.get("m").and_then(|m| m.parse().ok()).unwrap_or_else(|| {
-        std::thread::available_parallelism().map_or(1, |n| n.get())
-    });
+    let threads = p
+        .get("m")
+        .and_then(|m| m.parse().ok())
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
     let plan = Plan {
         sparse: p.get("S").map(size).transpose()?.unwrap_or(4096),
         compress: p.has("c"),
@@ -151,7 +154,13 @@ fn write_error(at: u64, e: impl std::fmt::Display) -> Failure {
 }
 
 /// Copies an image to `base` of another.
-fn copy(src: &Image, dst: &Image, base: u64, plan: &Plan, progress: &mut dyn FnMut(u64)) -> Result<(), Failure> {
+fn copy(
+    src: &Image,
+    dst: &Image,
+    base: u64,
+    plan: &Plan,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Failure> {
     let len = src.len().min(dst.len() - base);
     let cluster = dst.cluster_size().unwrap_or(65536);
     let mut buf = vec![0u8; CHUNK as usize];

@@ -35,7 +35,8 @@ pub(super) fn info(a: Args) -> Done {
         let graph = BlockGraph::new();
         let image = open(&graph, &name, &o)?;
         let mut v = query::image_info(image.node(), true);
-        let next = v.get("backing-filename").and_then(Value::as_str).map(|b| rqemu_block::backing_path(&name, b));
+        let next =
+            v.get("backing-filename").and_then(Value::as_str).map(|b| rqemu_block::backing_path(&name, b));
         if let (Some(full), Some(m)) = (&next, v.as_object_mut()) {
             m.insert("full-backing-filename".into(), full.as_str().into());
         }
@@ -95,7 +96,9 @@ pub(super) fn map(a: Args) -> Done {
     };
     let mut at = start;
     while at < end {
-        let e = image.map(at, end - at).map_err(|e| Failure::new(format!("Failed to read image metadata: {e}")))?;
+        let e = image
+            .map(at, end - at)
+            .map_err(|e| Failure::new(format!("Failed to read image metadata: {e}")))?;
         at += e.length.max(1);
         current = match current.take() {
             Some(mut c) if joins(&c, &e) => {
@@ -133,7 +136,10 @@ fn joins(a: &MapEntry, b: &MapEntry) -> bool {
 }
 
 pub(super) fn create(a: Args) -> Done {
-    let p = a.parse(&Spec { short: "F:b:f:o:qu6e", long: &[("object", true, None), ("quiet", false, Some('q'))] })?;
+    let p = a.parse(&Spec {
+        short: "F:b:f:o:qu6e",
+        long: &[("object", true, None), ("quiet", false, Some('q'))],
+    })?;
     let (name, sized) = match p.operands.as_slice() {
         [] => return Err(Failure::usage("Expecting image file name")),
         [n] => (n, None),
@@ -169,9 +175,11 @@ pub(super) fn create(a: Args) -> Done {
         (Some(b), s) if !p.has("u") => {
             let full = rqemu_block::backing_path(name, b);
             let o = ImageOpts { format: backing_fmt.clone(), force_share: true, ..ImageOpts::default() };
-            drop(graph.open_tool(&full, &o).map_err(|e| {
-                Failure::new(format!("{name}: {e}\nCould not open backing image."))
-            })?);
+            drop(
+                graph
+                    .open_tool(&full, &o)
+                    .map_err(|e| Failure::new(format!("{name}: {e}\nCould not open backing image.")))?,
+            );
             s
         }
         (_, s) => s,
@@ -231,7 +239,11 @@ pub(super) fn measure(a: Args) -> Done {
             let cluster = opt("cluster_size").map(size).transpose()?.unwrap_or(65536);
             let bits = opt("refcount_bits").map_or(Ok(16), str::parse::<u64>);
             let bits = bits.map_err(|_| Failure::new("Invalid refcount_bits"))?;
-            if !cluster.is_power_of_two() || !(512..=2 << 20).contains(&cluster) || !bits.is_power_of_two() || bits > 64 {
+            if !cluster.is_power_of_two()
+                || !(512..=2 << 20).contains(&cluster)
+                || !bits.is_power_of_two()
+                || bits > 64
+            {
                 return Err(Failure::new("Cluster size must be a power of two between 512 and 2048k"));
             }
             let aligned = virt.div_ceil(cluster) * cluster;

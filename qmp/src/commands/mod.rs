@@ -5,6 +5,7 @@ pub(crate) mod blockjob;
 pub(crate) mod chardev;
 pub(crate) mod cpu;
 pub(crate) mod device;
+pub(crate) mod export;
 pub(crate) mod fd;
 pub(crate) mod input;
 pub(crate) mod keys;
@@ -30,6 +31,8 @@ commands! {
     "block-dirty-bitmap-enable" => snapshot::block_dirty_bitmap_enable;
     "block-dirty-bitmap-merge" => snapshot::block_dirty_bitmap_merge;
     "block-dirty-bitmap-remove" => snapshot::block_dirty_bitmap_remove;
+    "block-export-add" => export::block_export_add;
+    "block-export-del" => export::block_export_del;
     "block-job-cancel" => blockjob::block_job_cancel;
     "block-job-complete" => blockjob::block_job_complete;
     "block-job-dismiss" => blockjob::block_job_dismiss;
@@ -75,6 +78,10 @@ commands! {
     "job-pause" => blockjob::job_pause;
     "job-resume" => blockjob::job_resume;
     "memsave" => memory::memsave;
+    "nbd-server-add" => export::nbd_server_add { features: &["deprecated"] };
+    "nbd-server-remove" => export::nbd_server_remove { features: &["deprecated"] };
+    "nbd-server-start" => export::nbd_server_start;
+    "nbd-server-stop" => export::nbd_server_stop;
     "pmemsave" => memory::pmemsave;
     "qmp_capabilities" => monitor::qmp_capabilities;
     "qom-get" => qom::qom_get;
@@ -83,6 +90,7 @@ commands! {
     "qom-list-types" => qom::qom_list_types;
     "qom-set" => qom::qom_set;
     "query-block" => block::query_block;
+    "query-block-exports" => export::query_block_exports;
     "query-block-jobs" => blockjob::query_block_jobs;
     "query-blockstats" => block::query_blockstats;
     "query-chardev" => chardev::query_chardev;
@@ -122,6 +130,7 @@ commands! {
 }
 
 events! {
+    "BLOCK_EXPORT_DELETED" => export::BlockExportDeleted;
     "BLOCK_IO_ERROR" => block::BlockIoError;
     "BLOCK_JOB_CANCELLED" => blockjob::BlockJobEvent;
     "BLOCK_JOB_COMPLETED" => blockjob::BlockJobCompleted;

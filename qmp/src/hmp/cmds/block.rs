@@ -148,8 +148,19 @@ fn one(h: &mut HmpCx<'_, '_, '_>, drive: Option<&Value>, node: Option<&Value>, v
     let n = |k: &str| node.get(k).and_then(Value::as_u64).unwrap_or(0);
     if ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"].iter().any(|k| n(k) != 0) {
         let all = [
-            "bps", "bps_rd", "bps_wr", "bps_max", "bps_rd_max", "bps_wr_max", "iops", "iops_rd", "iops_wr",
-            "iops_max", "iops_rd_max", "iops_wr_max", "iops_size",
+            "bps",
+            "bps_rd",
+            "bps_wr",
+            "bps_max",
+            "bps_rd_max",
+            "bps_wr_max",
+            "iops",
+            "iops_rd",
+            "iops_wr",
+            "iops_max",
+            "iops_rd_max",
+            "iops_wr_max",
+            "iops_size",
         ];
         let list: Vec<String> = all.iter().map(|k| format!("{k}={}", n(k))).collect();
         h.line(format!("    I/O throttling:   {} group={}", list.join(" "), text(node, "group")));
