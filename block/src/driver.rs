@@ -159,6 +159,14 @@ pub trait Driver: Send + Sync {
     fn write_packed(&self, _off: u64, _packed: &[u8]) -> IoResult {
         Err(Errno::ENOTSUP)
     }
+    /// Bitmaps that are stored in the image.
+    fn bitmaps(&self) -> Vec<Arc<crate::bitmap::DirtyBitmap>> {
+        Vec::new()
+    }
+    /// Stores a bitmap in the image from now on, or no longer.
+    fn keep_bitmap(&self, _b: &Arc<crate::bitmap::DirtyBitmap>, _keep: bool) -> Result<()> {
+        Err(crate::BlockError::text(format!("Cannot store dirty bitmaps in format '{}'", self.name())))
+    }
     /// Forgets all data of this layer.
     fn make_empty(&self) -> IoResult {
         Err(Errno::ENOTSUP)

@@ -339,3 +339,47 @@ fn cancelled_jobs_leave_the_drive_alone() {
     });
     end(c, "top.qcow2");
 }
+
+#[test]
+fn bitmaps_persist() {
+    if !have_tools() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let p = dir.path().join("d.qcow2");
+    img(&["create", "-q", "-f", "qcow2", s(&p), &SIZE.to_string()]);
+    img(&["bitmap", "--add", s(&p), "theirs"]);
+    for turn in 0..3u64 {
+        let graph = BlockGraph::new();
+        let disk = drive(&graph, "d0", &p, &[("format", "qcow2")]).unwrap();
+        disk.attach("dev", Attach { resizable: true, ..Attach::default() }).unwrap();
+        if turn == 0 {
+            drop(graph.bitmap_add("d0", "ours", None, true, false).unwrap());
+        }
+        disk.write_at(turn * M, &[1; 1000]).unwrap();
+        let info = query::device_info(&disk.root().unwrap(), true, true);
+        let counts: Vec<u64> = ["theirs", "ours"]
+            .iter()
+            .map(|n| {
+                let list = info["dirty-bitmaps"].as_array().unwrap();
+                list.iter().find(|b| b["name"] == *n).unwrap()["count"].as_u64().unwrap()
+            })
+            .collect();
+        assert_eq!(counts, [(turn + 1) * 65536; 2]);
+        if turn == 2 {
+            drop(graph.bitmap_remove("d0", "ours").unwrap());
+        }
+        disk.detach();
+        drop(disk);
+        graph.shutdown();
+        drop(graph);
+        check(&p);
+        let text = img(&["info", s(&p)]);
+        assert!(text.contains("name: theirs") && text.contains("name: ours") == (turn < 2), "{text}");
+        assert!(!text.contains("in-use"), "{text}");
+    }
+    // The real tool reads what we marked.
+    img(&["bitmap", "--add", s(&p), "sum"]);
+    img(&["bitmap", "--merge", "theirs", s(&p), "sum"]);
+    check(&p);
+}

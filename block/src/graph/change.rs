@@ -286,16 +286,18 @@ impl BlockGraph {
         if self.bitmap_of(&n, name).is_ok() {
             return Err(BlockError::text(format!("Bitmap already exists: {name}")));
         }
-        if persistent {
-            return Err(BlockError::text(format!(
-                "Cannot store dirty bitmaps in format '{}'",
-                n.driver().name()
-            )));
-        }
         let b = Arc::new(DirtyBitmap::new(Some(name.into()), n.len(), granularity.unwrap_or(cluster)));
-        b.set_flags(|on, _, _, _| *on = !disabled);
+        b.set_flags(|on, keep, _, _| (*on, *keep) = (!disabled, persistent));
+        if persistent {
+            n.driver().keep_bitmap(&b, true)?;
+        }
         self.quiesce(|| n.hooks.add_bitmap(&b));
-        Ok(Box::new(move |g| g.quiesce(|| n.hooks.remove_bitmap(&b))))
+        Ok(Box::new(move |g| {
+            g.quiesce(|| n.hooks.remove_bitmap(&b));
+            if persistent {
+                let _ = n.driver().keep_bitmap(&b, false);
+            }
+        }))
     }
 
     /// `block-dirty-bitmap-remove`.
@@ -303,8 +305,17 @@ impl BlockGraph {
         let n = self.device_or_node(node)?;
         let b = self.bitmap_of(&n, name)?;
         self.bitmap_usable(&b, name, false)?;
+        let persistent = b.facts().persistent;
+        if persistent {
+            n.driver().keep_bitmap(&b, false)?;
+        }
         self.quiesce(|| n.hooks.remove_bitmap(&b));
-        Ok(Box::new(move |g| g.quiesce(|| n.hooks.add_bitmap(&b))))
+        Ok(Box::new(move |g| {
+            if persistent {
+                let _ = n.driver().keep_bitmap(&b, true);
+            }
+            g.quiesce(|| n.hooks.add_bitmap(&b));
+        }))
     }
 
     /// `block-dirty-bitmap-clear`.

@@ -488,7 +488,9 @@ impl BlockGraph {
         }
         let open_opts = qcow2::OpenOpts { read_only: c.info.read_only, ..open_opts };
         let image = qcow2::open(hdr, edge, backing_edge, &open_opts)?;
-        self.finish_node(c, Box::new(qcow2::Qcow2Driver(image)), Some(file), backing)
+        let node = self.finish_node(c, Box::new(qcow2::Qcow2Driver(image)), Some(file), backing)?;
+        node.driver().bitmaps().iter().for_each(|b| node.hooks.add_bitmap(b));
+        Ok(node)
     }
 
     /// The backing image: as the options say, else as the header says.

@@ -75,6 +75,22 @@ pub fn device_info(node: &Arc<Node>, writeback: bool, flat: bool) -> Value {
         "bps_wr": 0,
         "write_threshold": 0,
     }));
+    let bitmaps = node.hooks.bitmaps();
+    let shown: Vec<Value> = bitmaps
+        .iter()
+        .filter_map(|b| {
+            let f = b.facts();
+            let mut v = json!({"name": b.name.as_deref()?, "recording": f.recording, "persistent": f.persistent,
+                "busy": f.busy, "granularity": f.granularity, "count": f.count});
+            if let (true, Some(m)) = (f.inconsistent, v.as_object_mut()) {
+                m.insert("inconsistent".into(), true.into());
+            }
+            Some(v)
+        })
+        .collect();
+    if !shown.is_empty() {
+        m.insert("dirty-bitmaps".into(), shown.into());
+    }
     if let Some(b) = node.backing() {
         m.insert("backing_file".into(), b.info.filename.as_str().into());
     }

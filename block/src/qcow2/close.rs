@@ -89,7 +89,9 @@ impl Qcow2 {
         if self.closed.swap(true, AcqRel) || self.is_read_only() || self.broken.load(Acquire) {
             return Ok(());
         }
-        self.settle()
+        self.settle()?;
+        self.store_bitmaps()?;
+        self.file().flush()
     }
 
     /// Writes all metadata and releases everything that was let go. No transfers are under way.

@@ -11,6 +11,7 @@
 //! **Concurrency.** A transfer to a cluster that is already allocated runs without locks under an in-flight count.
 //! Allocating writes reserve their guest clusters; others that need the same clusters wait.
 
+mod bitmaps;
 mod check;
 mod close;
 mod compress;
@@ -33,6 +34,7 @@ pub(crate) use create::{create, CreateOpts};
 pub(crate) use open::{open, read_header, OpenOpts, DEFAULT_L2_CACHE};
 pub(crate) use rewrite::preallocate;
 
+use crate::bitmap::DirtyBitmap;
 use crate::driver::{perm, DataGuard, Driver, GuardRef, ImageFacts, Inline, Op, Snapshots, Status};
 use crate::error::{BlockError, Errno, IoResult, Result};
 use crate::iov::{self, Iov};
@@ -109,6 +111,8 @@ pub(crate) struct HdrState {
     snapshot_table: (u64, u64),
     /// Host ranges of bitmaps.
     other: Vec<(u64, u64)>,
+    /// Persistent bitmaps.
+    bitmaps: Vec<Arc<DirtyBitmap>>,
 }
 
 /// The driver around the shared image.
@@ -378,6 +382,23 @@ impl Driver for Qcow2Driver {
         self.0.write_packed(off, packed)
     }
 
+    fn bitmaps(&self) -> Vec<Arc<DirtyBitmap>> {
+        self.0.state.lock().bitmaps.clone()
+    }
+
+    fn keep_bitmap(&self, b: &Arc<DirtyBitmap>, keep: bool) -> Result<()> {
+        if self.0.hdr.version < 3 {
+            return Err(BlockError::text("Cannot store dirty bitmaps in qcow2 v2 files"));
+        }
+        self.0.writable().map_err(|_| BlockError::text("Bitmap can not be stored in a read-only image"))?;
+        let mut st = self.0.state.lock();
+        st.bitmaps.retain(|x| !Arc::ptr_eq(x, b));
+        if keep {
+            st.bitmaps.push(b.clone());
+        }
+        Ok(())
+    }
+
     fn make_empty(&self) -> IoResult {
         self.0.make_empty()
     }
@@ -406,6 +427,10 @@ impl Driver for Qcow2Driver {
                     || self.0.state.lock().incompatible & header::INCOMPAT_CORRUPT != 0;
                 m.insert("corrupt".into(), broken.into());
                 m.insert("extended-l2".into(), false.into());
+                let list = self.0.bitmap_info();
+                if !list.is_empty() {
+                    m.insert("bitmaps".into(), list.into());
+                }
             } else {
                 m.insert("refcount-bits".into(), 16.into());
             }

@@ -89,10 +89,13 @@ pub(crate) fn open(hdr: Header, file: Edge, backing: Option<Edge>, o: &OpenOpts)
             snapshots,
             snapshot_table: (hdr.snapshots_offset, end),
             other: Vec::new(),
+            bitmaps: Vec::new(),
         }),
         hdr,
     };
-    if !o.read_only {
+    if o.read_only {
+        q.load_bitmaps(false)?;
+    } else {
         q.start_writing()?;
     }
     Ok(Arc::new(q))
@@ -132,13 +135,15 @@ impl Qcow2 {
             self.meta.lock().rc = Refcounts::new(geo, reftable, at, clusters);
         }
         self.repair()?;
+        self.load_bitmaps(true)?;
         let mut st = self.state.lock();
         st.incompatible &= !header::INCOMPAT_DIRTY;
-        if hdr.version >= 3 && st.autoclear != 0 {
-            self.file_write(88, &0u64.to_be_bytes())
+        let keep = st.autoclear & super::bitmaps::AUTOCLEAR_BITMAPS;
+        if hdr.version >= 3 && st.autoclear != keep {
+            self.file_write(88, &keep.to_be_bytes())
                 .and_then(|()| self.barrier())
                 .map_err(|e| BlockError::io("Could not update qcow2 header", e))?;
-            st.autoclear = 0;
+            st.autoclear = keep;
         }
         self.read_only.store(false, Release);
         Ok(())
@@ -157,7 +162,9 @@ impl Qcow2 {
                 let _ = perms(true);
             });
         }
-        self.settle().map_err(|e| BlockError::io("Failed to flush the image", e))?;
+        self.settle()
+            .and_then(|()| self.store_bitmaps())
+            .map_err(|e| BlockError::io("Failed to flush the image", e))?;
         self.read_only.store(true, Release);
         perms(true)
     }

@@ -31,7 +31,7 @@ impl Qcow2 {
             return Ok(());
         }
         let fail = |e: Errno| BlockError::io("Could not repair dirty image", e);
-        if self.hdr.has_bitmaps {
+        if self.hdr.bitmaps.is_some() {
             // Their clusters would look like leaks.
             return Err(fail(Errno::ENOTSUP));
         }
