@@ -60,6 +60,7 @@ mod bitmap;
 mod create;
 mod driver;
 mod error;
+mod formats;
 mod graph;
 mod hooks;
 mod iov;

@@ -37,6 +37,12 @@ impl BlockGraph {
         self.find_node(name).ok_or_else(|| BlockError::NoSuchNode(name.into()))
     }
 
+    /// A node by its node name, where drives do not count.
+    pub(crate) fn node_only(&self, name: &str) -> Result<Arc<Node>> {
+        self.find_node(name)
+            .ok_or_else(|| BlockError::text(format!("Cannot find device='' nor node-name='{name}'")))
+    }
+
     fn pick(&self, device: Option<&str>, node: Option<&str>) -> Result<Arc<Node>> {
         if let Some(d) = device.and_then(|d| self.find_drive(d)) {
             return d.root().ok_or_else(|| BlockError::text(format!("Device '{}' has no medium", d.name())));
@@ -218,7 +224,7 @@ impl BlockGraph {
         let list = s.list();
         let fits = |x: &SnapshotInfo| id.is_none_or(|i| x.id == i) && name.is_none_or(|n| x.name == n);
         let Some(at) = list.iter().position(fits) else {
-            let text = |v: Option<&str>| v.map_or("(null)".to_owned(), str::to_owned);
+            let text = |v: Option<&str>| v.map_or("null".to_owned(), str::to_owned);
             return Err(BlockError::text(format!(
                 "Snapshot with id '{}' and name '{}' does not exist on device '{device}'",
                 text(id),

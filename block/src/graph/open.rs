@@ -4,6 +4,7 @@ use super::opts::Opts;
 use super::{object, probe, BlockGraph};
 use crate::driver::{perm, Driver};
 use crate::error::{BlockError, Result};
+use crate::formats;
 use crate::nbd;
 use crate::node::{CacheMode, DetectZeroes, Edge, Node, NodeInfo};
 use crate::null::{self, NullDriver};
@@ -62,8 +63,20 @@ const QAPI_DRIVERS: &[&str] = &[
 ];
 
 /// Drivers that can be opened here.
-pub(crate) const DRIVERS: &[&str] =
-    &["file", "host_cdrom", "host_device", "nbd", "null-aio", "null-co", "qcow2", "raw"];
+pub(crate) const DRIVERS: &[&str] = &[
+    "file",
+    "host_cdrom",
+    "host_device",
+    "nbd",
+    "null-aio",
+    "null-co",
+    "qcow2",
+    "raw",
+    "vdi",
+    "vhdx",
+    "vmdk",
+    "vpc",
+];
 
 /// True for every driver name that QEMU knows.
 pub(crate) fn is_driver(name: &str) -> bool {
@@ -125,7 +138,7 @@ impl BlockGraph {
         };
         match opts.peek_str("driver") {
             Some("file" | "host_device" | "host_cdrom") => need("filename"),
-            Some("raw" | "qcow2") => need("file"),
+            Some("raw" | "qcow2" | "vdi" | "vhdx" | "vmdk" | "vpc") => need("file"),
             Some("nbd") => need("server"),
             Some(d) if !QAPI_DRIVERS.contains(&d) => {
                 Err(BlockError::BadEnum { name: opts.full("driver"), value: d.into() })
@@ -186,7 +199,7 @@ impl BlockGraph {
     fn check_required_of(&self, opts: &Opts, driver: &str) -> Result<()> {
         let missing = match driver {
             "file" | "host_device" | "host_cdrom" => (!opts.has("filename")).then_some("filename"),
-            "raw" | "qcow2" => (!opts.has("file")).then_some("file"),
+            "raw" | "qcow2" | "vdi" | "vhdx" | "vmdk" | "vpc" => (!opts.has("file")).then_some("file"),
             "nbd" if opts.strict => (!opts.has("server")).then_some("server"),
             _ => None,
         };
@@ -226,6 +239,7 @@ impl BlockGraph {
             "nbd" => self.open_nbd(opts, &mut c)?,
             "raw" => self.open_raw(opts, &mut c, inherit, probed, file)?,
             "qcow2" => self.open_qcow2(opts, &mut c, inherit, file)?,
+            "vdi" | "vhdx" | "vmdk" | "vpc" => self.open_foreign(opts, &mut c, inherit, file)?,
             other => return Err(BlockError::UnknownDriver(other.into())),
         };
         self.register(&node);
@@ -294,6 +308,61 @@ impl BlockGraph {
         c.info.filename = format!("{name}://");
         let drv = NullDriver { name, size: size.into(), read_zeroes, latency: Duration::from_nanos(latency) };
         self.finish_node(c, Box::new(drv), None, None)
+    }
+
+    /// Formats that can only be read.
+    fn open_foreign(
+        &self,
+        mut opts: Opts,
+        c: &mut Common,
+        inherit: &Inherit,
+        file: Option<Arc<Node>>,
+    ) -> Result<Arc<Node>> {
+        let below = Inherit { read_only: true, ..Self::below(c, inherit) };
+        let file = match file {
+            Some(f) => f,
+            None => self.child(&mut opts, "file", &below)?,
+        };
+        if c.driver == "vmdk" {
+            match opts.take("backing") {
+                None | Some(Value::Null) => {}
+                Some(Value::String(s)) if s.is_empty() => {}
+                Some(_) => return Err(BlockError::Unsupported("vmdk option 'backing'".into())),
+            }
+        }
+        let driver = c.driver.clone();
+        opts.finish("format", &driver)?;
+        if !c.info.read_only {
+            if !c.auto_read_only {
+                return Err(BlockError::Unsupported(format!("Writing to '{driver}' images")));
+            }
+            c.info.read_only = true;
+        }
+        let name = self.reserve_name(c)?;
+        c.info.filename = file.info.filename.clone();
+        let (mut files, mut extents) = (vec![file.clone()], Vec::new());
+        if driver == "vmdk" {
+            let mut head = vec![0u8; file.len().min(64 << 10) as usize];
+            file.pread(0, &mut head).map_err(|e| BlockError::io("Could not read VMDK descriptor", e))?;
+            if !head.starts_with(b"KDMV") && !head.starts_with(b"COWD") {
+                extents = formats::descriptor(&String::from_utf8_lossy(&head))?.0;
+                if extents.is_empty() {
+                    return Err(BlockError::NotInFormat("vmdk"));
+                }
+                for f in extents.iter().filter_map(|e| e.file.as_deref()) {
+                    if f.contains(':') || f.starts_with('/') {
+                        // A descriptor must not reach devices or the network of whoever opens it.
+                        return Err(BlockError::text(format!("Cannot use extent file '{f}'")));
+                    }
+                    let full = backing_path(&file.info.filename, f);
+                    let mut m = Map::new();
+                    m.insert("read-only".into(), true.into());
+                    files.push(self.open_filename(&full, m, &below)?);
+                }
+            }
+        }
+        let drv = formats::open(&driver, &files, &format!("node '{name}'"), extents)?;
+        self.finish_node(c, Box::new(drv), Some(file), None)
     }
 
     fn open_nbd(&self, mut opts: Opts, c: &mut Common) -> Result<Arc<Node>> {

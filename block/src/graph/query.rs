@@ -78,6 +78,7 @@ pub fn device_info(node: &Arc<Node>, writeback: bool, flat: bool) -> Value {
     let bitmaps = node.hooks.bitmaps();
     let shown: Vec<Value> = bitmaps
         .iter()
+        .rev()
         .filter_map(|b| {
             let f = b.facts();
             let mut v = json!({"name": b.name.as_deref()?, "recording": f.recording, "persistent": f.persistent,

@@ -158,10 +158,10 @@ impl BlockGraph {
         if Arc::ptr_eq(&source, &target) {
             return Err(BlockError::text("Source and target cannot be the same"));
         }
+        let (bitmap, mode) = self.backup_bitmap(o, &source)?;
         if source.len() != target.len() {
             return Err(BlockError::text("Source and target image have different sizes"));
         }
-        let (bitmap, mode) = self.backup_bitmap(o, &source)?;
         self.check_busy(&source)?;
         self.check_busy(&target)?;
         let cluster = target.driver().image_facts().cluster_size.unwrap_or(65536);

@@ -93,7 +93,7 @@ impl BlockGraph {
                 .in_chain(&active, name)
                 .map_err(|_| BlockError::text(format!("Top image file {name} not found")))?,
             (None, Some(name)) => {
-                let n = self.device_or_node(name)?;
+                let n = self.node_only(name)?;
                 if !Arc::ptr_eq(&n, &active) && chain::nodes(&active, Some(&n)).is_none() {
                     return Err(BlockError::text(format!("'{name}' is not in this backing file chain")));
                 }
@@ -109,7 +109,7 @@ impl BlockGraph {
                 .in_chain(&top, name)
                 .map_err(|_| BlockError::text(format!("Can't find '{name}' in the backing chain")))?,
             (None, Some(name)) => {
-                let n = self.device_or_node(name)?;
+                let n = self.node_only(name)?;
                 if Arc::ptr_eq(&n, &top) || chain::nodes(&top, Some(&n)).is_none() {
                     return Err(BlockError::text(format!("'{name}' is not in this backing file chain")));
                 }

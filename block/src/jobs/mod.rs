@@ -331,9 +331,11 @@ impl BlockGraph {
     pub(crate) fn check_busy(&self, node: &Arc<Node>) -> Result<()> {
         for j in &self.jobs().lock().list {
             if j.ctl.lock().nodes.iter().any(|n| Arc::ptr_eq(n, node)) {
+                let drive =
+                    self.drives().into_iter().find(|d| d.root().is_some_and(|r| Arc::ptr_eq(&r, node)));
                 return Err(BlockError::text(format!(
                     "Node '{}' is busy: block device is in use by block job: {}",
-                    node.name(),
+                    drive.as_ref().map_or(node.name(), |d| d.name()),
                     j.kind
                 )));
             }

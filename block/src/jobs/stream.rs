@@ -61,7 +61,7 @@ impl BlockGraph {
             }
             (Some(name), None) => Some(self.in_chain(&top, name)?),
             (None, Some(name)) => {
-                let b = self.device_or_node(name)?;
+                let b = self.node_only(name)?;
                 if chain::nodes(&top, Some(&b)).is_none() || Arc::ptr_eq(&b, &top) {
                     return Err(BlockError::text(format!(
                         "Node '{name}' is not a backing image of '{}'",
@@ -75,11 +75,11 @@ impl BlockGraph {
         if o.backing_file.is_some() && base.is_none() {
             return Err(BlockError::text("backing file specified, but streaming the entire chain"));
         }
-        self.check_job_id(&job.id)?;
         let nodes = chain::nodes(&top, base.as_ref()).unwrap_or_default();
         for n in &nodes {
             self.check_busy(n)?;
         }
+        self.check_job_id(&job.id)?;
         if top.read_only() {
             return Err(BlockError::NodeReadOnly);
         }

@@ -165,7 +165,10 @@ impl BlockGraph {
         if shared.state.lock().exports.iter().any(|e| e.o.id == o.id) {
             return Err(BlockError::text(format!("Block export id '{}' is already in use", o.id)));
         }
-        let node = self.device_or_node(&o.node)?;
+        let node = match self.find_drive(&o.node) {
+            Some(_) => self.device_or_node(&o.node)?,
+            None => self.node_only(&o.node)?,
+        };
         let name = o.name.clone().unwrap_or_else(|| o.node.clone());
         if name.len() > 4096 {
             return Err(BlockError::text("export name '' too long"));

@@ -131,6 +131,7 @@ fn header_bytes(o: &CreateOpts, geo: &Geo, l1_size: u32, l1: u64, rt: u32) -> Re
             return Err(BlockError::text("Backing file name too long"));
         }
     }
-    h.resize(geo.cluster() as usize, 0);
+    // The rest of the cluster is a hole.
+    h.resize((h.len().div_ceil(4096) * 4096).min(geo.cluster() as usize), 0);
     Ok(h)
 }

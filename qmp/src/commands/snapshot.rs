@@ -296,7 +296,7 @@ fn act(cx: &mut MonitorCx<'_, '_>, a: &TransactionAction, nth: usize) -> QResult
             cancel(id)
         }
         other => {
-            return Err(qerr!("Parameter 'actions[{nth}].type' does not accept value '{other}'"));
+            return Err(qerr!("Parameter 'type' does not accept value '{other}'"));
         }
     }))
 }

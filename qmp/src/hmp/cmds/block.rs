@@ -71,11 +71,12 @@ pub(super) fn info_block(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
     let mut printed = false;
     if !args.flag("-n") {
         let drives = block::query_block(h.cx, Empty).ok().and_then(ToQapi::to_qapi).unwrap_or_default();
-        for drive in drives.as_array().into_iter().flatten() {
+        for (nth, drive) in drives.as_array().into_iter().flatten().enumerate() {
             if wanted.is_some_and(|w| w != text(drive, "device")) {
                 continue;
             }
-            if printed {
+            // A line parts a drive from the one before it, shown or not.
+            if nth > 0 {
                 h.line("");
             }
             printed = true;
@@ -104,6 +105,9 @@ fn one(h: &mut HmpCx<'_, '_, '_>, drive: Option<&Value>, node: Option<&Value>, v
         Some("") | None => String::new(),
         Some(name) => name.to_string(),
     };
+    if head.is_empty() && node.is_none() {
+        head = drive.map_or(String::new(), |d| text(d, "qdev").to_string());
+    }
     if let Some(node) = node {
         let name = text(node, "node-name");
         head = match head.is_empty() {
