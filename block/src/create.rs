@@ -142,7 +142,7 @@ impl ImagePlan {
             Some("zstd") => true,
             Some(v) => return Err(BlockError::BadEnum { name: "compression_type".into(), value: v.into() }),
         };
-        if self.size % 512 != 0 {
+        if !self.size.is_multiple_of(512) {
             return text("Image size must be a multiple of 512 bytes");
         }
         let prealloc = self.option("preallocation").unwrap_or("off");

@@ -87,7 +87,7 @@ pub use driver::{
 };
 pub use error::{BlockError, Errno, IoResult, Result};
 pub use graph::{
-    backing_path, parse_size, query, text, BlockGraph, DriveOpts, OpenedDrive, SnapshotSync, Undo,
+    backing_path, parse_size, query, text, BlockGraph, DriveOpts, OpenedDrive, SnapshotSync, Target, Undo,
 };
 pub use iov::{Iov, Seg};
 pub use jobs::{BackupOpts, CommitOpts, JobEvent, JobOpts, MirrorOpts, MirrorSync, StreamOpts, Verb};

@@ -25,6 +25,23 @@ pub struct SnapshotSync {
     pub existing: bool,
 }
 
+/// The file that `drive-backup` or `drive-mirror` writes to.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// File name.
+    pub file: &'a str,
+    /// Format; the source's if left out.
+    pub format: Option<&'a str>,
+    /// The file exists already.
+    pub existing: bool,
+    /// Backing image that its header names.
+    pub named: Option<&'a Arc<Node>>,
+    /// Backing image that is used from the start.
+    pub backing: Option<&'a Arc<Node>>,
+    /// Node name.
+    pub node_name: Option<&'a str>,
+}
+
 /// What a step of a transaction does when the whole is undone.
 pub type Undo = Box<dyn FnOnce(&BlockGraph)>;
 
@@ -366,16 +383,8 @@ impl BlockGraph {
     }
 
     /// Creates the image of `drive-backup` or `drive-mirror` and opens it; the node lives as long as its users.
-    pub fn open_target(
-        &self,
-        file: &str,
-        format: Option<&str>,
-        existing: bool,
-        source: &Arc<Node>,
-        named: Option<&Arc<Node>>,
-        backing: Option<&Arc<Node>>,
-        node_name: Option<&str>,
-    ) -> Result<(Arc<Node>, Option<String>)> {
+    pub fn open_target(&self, t: &Target<'_>, source: &Arc<Node>) -> Result<(Arc<Node>, Option<String>)> {
+        let Target { file, format, existing, named, backing, node_name } = *t;
         let mut made = None;
         let default = source.driver().name().to_owned();
         let format =

@@ -8,7 +8,7 @@ pub(crate) mod probe;
 pub mod query;
 pub mod text;
 
-pub use change::{SnapshotSync, Undo};
+pub use change::{SnapshotSync, Target, Undo};
 pub use drive::{DriveOpts, OpenedDrive};
 pub use open::backing_path;
 pub(crate) use open::{is_driver, Inherit};

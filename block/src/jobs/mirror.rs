@@ -261,7 +261,7 @@ impl BlockGraph {
         target: &Arc<Node>,
     ) -> Result<()> {
         let granularity = match o.granularity {
-            Some(g) if g < 512 || g > 64 << 20 => {
+            Some(g) if !(512..=64 << 20).contains(&g) => {
                 return Err(BlockError::text(
                     "Parameter 'granularity' expects a value in range [512B, 64MB]",
                 ));

@@ -198,10 +198,7 @@ impl BlockGraph {
 
     /// `block-export-del`; `hard`: clients are cut off.
     pub fn export_del(&self, id: &str, by_name: bool, hard: bool) -> Result<String> {
-        let missing = || match by_name {
-            true => BlockError::text(format!("Export '{id}' is not found")),
-            false => BlockError::text(format!("Export '{id}' is not found")),
-        };
+        let missing = || BlockError::text(format!("Export '{id}' is not found"));
         let shared =
             self.exports().lock().server.as_ref().map(|s| s.shared.clone()).ok_or_else(|| match by_name {
                 true => BlockError::text("NBD server not running"),

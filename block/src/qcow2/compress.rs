@@ -46,7 +46,10 @@ impl Qcow2 {
     pub(super) fn write_compressed(&self, off: u64, buf: &[u8]) -> IoResult {
         self.writable()?;
         let c = self.cluster() as usize;
-        if off % c as u64 != 0 || buf.len() > c || (buf.len() < c && off + buf.len() as u64 != self.len()) {
+        if !off.is_multiple_of(c as u64)
+            || buf.len() > c
+            || (buf.len() < c && off + buf.len() as u64 != self.len())
+        {
             return Err(Errno::EINVAL);
         }
         let mut full = Vec::new();

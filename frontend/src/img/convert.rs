@@ -175,7 +175,7 @@ fn copy(
             let (has, n) = src.has_data(at, most).map_err(|e| read_error(at, e))?;
             (has || plan.sparse == 0, false, n)
         };
-        if plan.compress && base % cluster == 0 {
+        if plan.compress && base.is_multiple_of(cluster) {
             // Whole clusters, whatever they hold.
             let n = if skip || !data { n / cluster * cluster } else { 0 };
             if n > 0 && (skip || plan.fresh) {
@@ -194,7 +194,9 @@ fn copy(
             let part = &mut buf[..n as usize];
             src.read(at, part).map_err(|e| read_error(at, e))?;
             write_sparse(dst, base + at, part, plan)?;
-        } else if !skip && !(plan.fresh && plan.sparse != 0) && !dst.is_zero(base + at, n) {
+        } else if skip || (plan.fresh && plan.sparse != 0) || dst.is_zero(base + at, n) {
+            // It reads right as it is.
+        } else {
             dst.write_zeroes(base + at, n, plan.sparse != 0).map_err(|e| write_error(at, e))?;
         }
         at += n;
@@ -343,10 +345,7 @@ pub(super) fn compare(a: Args) -> Done {
             if let Some(i) = (0..n).find(|i| x[*i] != y[*i]) {
                 let pos = at + i as u64 / 512 * 512;
                 progress.end();
-                tell(&match pos >= a.len().min(b.len()) {
-                    true => format!("Content mismatch at offset {pos}!\n"),
-                    false => format!("Content mismatch at offset {pos}!\n"),
-                });
+                tell(&format!("Content mismatch at offset {pos}!\n"));
                 return Ok(1);
             }
             at += n as u64;

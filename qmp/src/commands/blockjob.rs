@@ -3,7 +3,7 @@
 use crate::monitors::MonitorCx;
 use crate::types::{Empty, Made};
 use crate::{qapi_enum, qapi_struct};
-use rqemu_block::{BackupOpts, CommitOpts, JobOpts, MirrorOpts, MirrorSync, StreamOpts, Verb};
+use rqemu_block::{BackupOpts, CommitOpts, JobOpts, MirrorOpts, MirrorSync, StreamOpts, Target, Verb};
 use rqemu_machine::builder::block_error;
 use rqemu_machine::{qerr, QError, QResult};
 use serde_json::Value;
@@ -476,15 +476,15 @@ pub(crate) fn drive_mirror(cx: &mut MonitorCx<'_, '_>, a: DriveMirror) -> QResul
         let adopt = sync == MirrorSync::Top && !existing;
         let open = backing.as_ref().filter(|_| !adopt);
         let named = backing.as_ref();
-        let (node, made) = g.open_target(
-            &a.target,
-            a.format.as_deref(),
+        let t = Target {
+            file: &a.target,
+            format: a.format.as_deref(),
             existing,
-            &source,
             named,
-            open,
-            a.node_name.as_deref(),
-        )?;
+            backing: open,
+            node_name: a.node_name.as_deref(),
+        };
+        let (node, made) = g.open_target(&t, &source)?;
         print_made(made);
         let o = MirrorOpts {
             device: a.device.clone(),
@@ -544,15 +544,15 @@ pub(crate) fn drive_backup(cx: &mut MonitorCx<'_, '_>, a: DriveBackup) -> QResul
             MirrorSyncMode::None => Some(source.clone()),
             _ => None,
         };
-        let (node, made) = g.open_target(
-            &a.target,
-            a.format.as_deref(),
+        let t = Target {
+            file: &a.target,
+            format: a.format.as_deref(),
             existing,
-            &source,
-            backing.as_ref(),
-            backing.as_ref(),
-            None,
-        )?;
+            named: backing.as_ref(),
+            backing: backing.as_ref(),
+            node_name: None,
+        };
+        let (node, made) = g.open_target(&t, &source)?;
         print_made(made);
         let o = backup(
             a.device.clone(),
