@@ -10,6 +10,7 @@
 pub mod grammar;
 pub mod groups;
 pub mod help;
+pub mod img;
 pub mod json;
 pub mod keyval;
 pub mod lists;

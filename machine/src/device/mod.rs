@@ -204,6 +204,10 @@ pub trait BlockFrontend {
     fn tray_open(&self) -> Option<bool> {
         None
     }
+    /// Errors that stopped the VM are shown as the drive's state.
+    fn io_status(&self) -> bool {
+        true
+    }
     /// The guest has locked the medium.
     fn locked(&self) -> bool {
         false

@@ -147,11 +147,6 @@ pub(super) fn query_iothreads(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Ve
     Ok(Vec::new())
 }
 
-/// There are no jobs: no command starts one.
-pub(super) fn query_jobs(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<JobInfo>> {
-    Ok(Vec::new())
-}
-
 /// Migration has no capability that could be switched.
 pub(super) fn query_migrate_capabilities(
     _: &mut MonitorCx<'_, '_>,

@@ -1,9 +1,11 @@
 //! The QMP commands, by subject, and the tables of commands and events.
 
 pub(crate) mod block;
+pub(crate) mod blockjob;
 pub(crate) mod chardev;
 pub(crate) mod cpu;
 pub(crate) mod device;
+pub(crate) mod export;
 pub(crate) mod fd;
 pub(crate) mod input;
 pub(crate) mod machine;
@@ -14,20 +16,47 @@ pub(crate) mod paging;
 pub(crate) mod pci;
 pub(crate) mod qom;
 pub(crate) mod run;
+pub(crate) mod snapshot;
 
 use crate::table::{commands, events};
 use crate::types::Empty;
 
 commands! {
     "add-fd" => fd::add_fd;
+    "block-commit" => blockjob::block_commit;
+    "block-dirty-bitmap-add" => snapshot::block_dirty_bitmap_add;
+    "block-dirty-bitmap-clear" => snapshot::block_dirty_bitmap_clear;
+    "block-dirty-bitmap-disable" => snapshot::block_dirty_bitmap_disable;
+    "block-dirty-bitmap-enable" => snapshot::block_dirty_bitmap_enable;
+    "block-dirty-bitmap-merge" => snapshot::block_dirty_bitmap_merge;
+    "block-dirty-bitmap-remove" => snapshot::block_dirty_bitmap_remove;
+    "block-export-add" => export::block_export_add;
+    "block-export-del" => export::block_export_del;
+    "block-job-cancel" => blockjob::block_job_cancel;
+    "block-job-complete" => blockjob::block_job_complete;
+    "block-job-dismiss" => blockjob::block_job_dismiss;
+    "block-job-finalize" => blockjob::block_job_finalize;
+    "block-job-pause" => blockjob::block_job_pause;
+    "block-job-resume" => blockjob::block_job_resume;
+    "block-job-set-speed" => blockjob::block_job_set_speed;
+    "block-stream" => blockjob::block_stream;
     "block_resize" => block::block_resize;
+    "block_set_io_throttle" => block::block_set_io_throttle;
     "blockdev-add" => block::blockdev_add;
+    "blockdev-backup" => blockjob::blockdev_backup;
     "blockdev-change-medium" => medium::blockdev_change_medium;
     "blockdev-close-tray" => medium::blockdev_close_tray;
+    "blockdev-create" => blockjob::blockdev_create;
     "blockdev-del" => block::blockdev_del;
     "blockdev-insert-medium" => medium::blockdev_insert_medium;
+    "blockdev-mirror" => blockjob::blockdev_mirror;
     "blockdev-open-tray" => medium::blockdev_open_tray;
     "blockdev-remove-medium" => medium::blockdev_remove_medium;
+    "blockdev-snapshot" => snapshot::blockdev_snapshot { features: &["allow-write-only-overlay"] };
+    "blockdev-snapshot-delete-internal-sync" => snapshot::snapshot_delete;
+    "blockdev-snapshot-internal-sync" => snapshot::blockdev_snapshot_internal;
+    "blockdev-snapshot-sync" => snapshot::blockdev_snapshot_sync;
+    "change-backing-file" => snapshot::change_backing_file;
     "chardev-remove" => chardev::chardev_remove;
     "chardev-send-break" => chardev::chardev_send_break;
     "closefd" => fd::closefd;
@@ -35,11 +64,23 @@ commands! {
     "device-list-properties" => qom::device_list_properties;
     "device_add" => device::device_add { features: &["json-cli", "json-cli-hotplug"] };
     "device_del" => device::device_del;
+    "drive-backup" => blockjob::drive_backup { features: &["deprecated"] };
+    "drive-mirror" => blockjob::drive_mirror;
     "eject" => medium::eject;
     "getfd" => fd::getfd;
     "human-monitor-command" => monitor::human_monitor_command { features: &["savevm-monitor-nodes"] };
     "input-send-event" => input::input_send_event;
+    "job-cancel" => blockjob::job_cancel;
+    "job-complete" => blockjob::job_complete;
+    "job-dismiss" => blockjob::job_dismiss;
+    "job-finalize" => blockjob::job_finalize;
+    "job-pause" => blockjob::job_pause;
+    "job-resume" => blockjob::job_resume;
     "memsave" => memory::memsave;
+    "nbd-server-add" => export::nbd_server_add { features: &["deprecated"] };
+    "nbd-server-remove" => export::nbd_server_remove { features: &["deprecated"] };
+    "nbd-server-start" => export::nbd_server_start;
+    "nbd-server-stop" => export::nbd_server_stop;
     "pmemsave" => memory::pmemsave;
     "qmp_capabilities" => monitor::qmp_capabilities;
     "qom-get" => qom::qom_get;
@@ -48,6 +89,8 @@ commands! {
     "qom-list-types" => qom::qom_list_types;
     "qom-set" => qom::qom_set;
     "query-block" => block::query_block;
+    "query-block-exports" => export::query_block_exports;
+    "query-block-jobs" => blockjob::query_block_jobs;
     "query-blockstats" => block::query_blockstats;
     "query-chardev" => chardev::query_chardev;
     "query-command-line-options" => monitor::query_command_line_options;
@@ -57,7 +100,7 @@ commands! {
     "query-fdsets" => fd::query_fdsets;
     "query-hotpluggable-cpus" => cpu::query_hotpluggable_cpus;
     "query-iothreads" => machine::query_iothreads;
-    "query-jobs" => machine::query_jobs;
+    "query-jobs" => blockjob::query_jobs;
     "query-kvm" => machine::query_kvm;
     "query-machines" => machine::query_machines;
     "query-memdev" => memory::query_memdev;
@@ -82,12 +125,20 @@ commands! {
     "system_powerdown" => run::system_powerdown;
     "system_reset" => run::system_reset;
     "system_wakeup" => run::system_wakeup;
+    "transaction" => snapshot::transaction;
 }
 
 events! {
+    "BLOCK_EXPORT_DELETED" => export::BlockExportDeleted;
     "BLOCK_IO_ERROR" => block::BlockIoError;
+    "BLOCK_JOB_CANCELLED" => blockjob::BlockJobEvent;
+    "BLOCK_JOB_COMPLETED" => blockjob::BlockJobCompleted;
+    "BLOCK_JOB_ERROR" => blockjob::BlockJobError;
+    "BLOCK_JOB_PENDING" => blockjob::BlockJobPending;
+    "BLOCK_JOB_READY" => blockjob::BlockJobEvent;
     "DEVICE_DELETED" => device::DeviceDeleted;
     "DEVICE_TRAY_MOVED" => medium::TrayMoved;
+    "JOB_STATUS_CHANGE" => blockjob::JobStatusChange;
     "POWERDOWN" => Empty;
     "RESET" => run::ResetEvent;
     "RESUME" => Empty;

@@ -111,6 +111,7 @@ pub(crate) fn stop(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<()> {
 }
 
 pub(crate) fn cont(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<()> {
+    cx.m.block.reset_io_status();
     match cx.m.run.state() {
         state if state.needs_reset() => Err(qerr!("Resetting the Virtual Machine is required")),
         run::RunState::Suspended => Ok(()),

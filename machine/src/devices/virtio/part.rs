@@ -3,6 +3,8 @@
 
 use std::any::Any;
 
+use rqemu_block::BlockBackend;
+
 use super::core::Transport;
 use super::mmio::VirtioMmio;
 use super::pci::VirtioPciDevice;
@@ -44,12 +46,13 @@ pub fn add_child_bus(m: &mut Machine, part: DevId, owner: DevId, b: &ChildBus) {
 pub struct BackendPart {
     transport: DevId,
     block: bool,
+    backend: Option<BlockBackend>,
 }
 
 impl BackendPart {
-    /// Forwards to `transport`.
-    pub fn new(transport: DevId, block: bool) -> Self {
-        Self { transport, block }
+    /// Forwards to `transport`, which will hold `device`.
+    pub fn new(transport: DevId, block: bool, device: &mut dyn VirtioDevice) -> Self {
+        Self { transport, block, backend: device.block().and_then(|b| b.backend()) }
     }
 }
 
@@ -66,13 +69,14 @@ pub fn realize_on_bus<P: VirtioClass>(
     let parent = cx.parent_dev().ok_or_else(|| qerr!("device has no parent bus"))?;
     let who = cx.m().tree.path(dev);
     let features = props.common().features()?;
-    let device = props.build(cx, &BuildEnv { who, cpus: 1 })?;
+    let mut device = props.build(cx, &BuildEnv { who, cpus: 1 })?;
     let child_bus = device.child_bus();
+    let part = BackendPart::new(parent, block, &mut *device);
     cx.attach_to_parent(Box::new(NewVirtio { device, features }))?;
     if let Some(b) = child_bus {
         add_child_bus(cx.m(), dev, dev, &b);
     }
-    Ok(Box::new(BackendPart::new(parent, block)))
+    Ok(Box::new(part))
 }
 
 /// What a device hands to its transport.
@@ -108,6 +112,9 @@ impl Device for BackendPart {
 }
 
 impl BlockFrontend for BackendPart {
+    fn backend(&self) -> Option<BlockBackend> {
+        self.backend.clone()
+    }
     fn resized(&mut self, cx: &mut Cx<'_>) {
         cx.call(self.transport, |d, cx| {
             if let Some(t) = transport(d) {

@@ -2,6 +2,7 @@
 
 mod block;
 mod dev;
+mod drives;
 mod info;
 mod mem;
 mod mtree;
@@ -30,11 +31,41 @@ use Arg::*;
 /// All commands, sorted as `help` lists them.
 pub static COMMANDS: &[HmpCommand] = &[
     cmd(
+        "block_job_cancel",
+        &[Flag("-f"), Block("device")],
+        "[-f] device",
+        "end a block job (-f: at once, even if its copy is not in sync)",
+        drives::block_job_cancel,
+    ),
+    cmd(
+        "block_job_complete",
+        &[Block("device")],
+        "device",
+        "end a block job and use its copy",
+        drives::block_job_complete,
+    ),
+    cmd("block_job_pause", &[Block("device")], "device", "pause a block job", drives::block_job_pause),
+    cmd("block_job_resume", &[Block("device")], "device", "continue a paused block job", drives::block_job_resume),
+    cmd(
+        "block_job_set_speed",
+        &[Block("device"), Long("speed")],
+        "device speed",
+        "limit the speed of a block job",
+        drives::block_job_set_speed,
+    ),
+    cmd(
         "block_resize",
         &[Block("device"), Size("size")],
         "device size",
         "change the size of an image",
         block::block_resize,
+    ),
+    cmd(
+        "block_stream",
+        &[Block("device"), OptLong("speed"), OptStr("base")],
+        "device [speed [base]]",
+        "copy what a drive reads from its backing images into the drive",
+        drives::block_stream,
     ),
     cmd(
         "change",
@@ -68,6 +99,29 @@ pub static COMMANDS: &[HmpCommand] = &[
     complete(
         cmd("device_del", &[Str("id")], "device", "unplug a device", dev::device_del),
         dev::complete_device,
+    ),
+    cmd(
+        "drive_add",
+        &[Flag("-n"), Str("pci_addr"), Rest("opts")],
+        "[-n] [[<domain>:]<bus>:]<slot>\n[file=file][,if=type][,bus=n]\n[,unit=m][,media=d][,index=i]\n[,snapshot=on|off][,cache=on|off]\n[,readonly=on|off][,copy-on-read=on|off]",
+        "make a drive for a device to come (-n: a named node)",
+        drives::drive_add,
+    ),
+    cmd(
+        "drive_backup",
+        &[Flag("-n"), Flag("-f"), Flag("-c"), Block("device"), Str("target"), OptStr("format")],
+        "[-n] [-f] [-c] device target [format]",
+        "copy what a drive holds now into a file (-n: which exists, -f: with what comes from backing images, -c: \
+         compressed)",
+        drives::drive_backup,
+    ),
+    cmd("drive_del", &[Block("id")], "device", "take a drive away", drives::drive_del),
+    cmd(
+        "drive_mirror",
+        &[Flag("-n"), Flag("-f"), Block("device"), Str("target"), OptStr("format")],
+        "[-n] [-f] device target [format]",
+        "have a file follow a drive (-n: which exists, -f: with what comes from backing images)",
+        drives::drive_mirror,
     ),
     cmd(
         "eject",
@@ -169,6 +223,27 @@ pub static COMMANDS: &[HmpCommand] = &[
         ),
         dev::complete_key,
     ),
+    cmd(
+        "snapshot_blkdev",
+        &[Flag("-n"), Block("device"), OptStr("snapshot-file"), OptStr("format")],
+        "[-n] device [new-image-file] [format]",
+        "freeze a drive's image and go on in a new one (-n: which exists)",
+        drives::snapshot_blkdev,
+    ),
+    cmd(
+        "snapshot_blkdev_internal",
+        &[Block("device"), Str("name")],
+        "device name",
+        "take a snapshot inside a drive's image",
+        drives::snapshot_blkdev_internal,
+    ),
+    cmd(
+        "snapshot_delete_blkdev_internal",
+        &[Block("device"), Str("name"), OptStr("id")],
+        "device name [id]",
+        "remove a snapshot from a drive's image",
+        drives::snapshot_delete_blkdev_internal,
+    ),
     cmd("stop|s", &[], "", "stop the guest", run::stop),
     cmd("system_powerdown", &[], "", "press the power button", run::system_powerdown),
     cmd("system_reset", &[], "", "reset the machine", run::system_reset),
@@ -196,6 +271,7 @@ pub static INFO: &[HmpCommand] = &[
         "show drives (-n: named nodes, -v: more)",
         block::info_block,
     ),
+    cmd("block-jobs", &[], "", "show block jobs", drives::info_block_jobs),
     cmd("blockstats", &[], "", "show counters of drives", block::info_blockstats),
     cmd("chardev", &[], "", "show character devices", info::chardev),
     cmd("cpus", &[], "", "show CPUs", info::cpus),

@@ -180,4 +180,10 @@ impl BlockFrontend for Floppy {
     fn removable(&self) -> bool {
         true
     }
+    fn io_status(&self) -> bool {
+        false
+    }
+    fn backend(&self) -> Option<BlockBackend> {
+        Some(self.backend.clone())
+    }
 }

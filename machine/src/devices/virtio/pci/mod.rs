@@ -155,7 +155,7 @@ where
             b.type_name = "virtio-pci-bus";
             b.max_devices = Some(1);
         }
-        let part = Box::new(BackendPart::new(dev, block));
+        let part = Box::new(BackendPart::new(dev, block, &mut *d.core.dev));
         let props = Box::new(self.device.clone());
         let part = cx.add_part("virtio-backend", D::class_info(), props, Some(bus), part);
         if let Some(b) = child_bus {
