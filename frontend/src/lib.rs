@@ -9,6 +9,7 @@
 pub mod grammar;
 pub mod groups;
 pub mod help;
+pub mod introspect;
 pub mod json;
 pub mod keyval;
 pub mod lists;

@@ -56,7 +56,7 @@ fn start(spec: &mut VmSpec, printer: &Printer) -> QResult<ExitStatus> {
         process::lock_memory()?;
     }
     let Built { shared, mut event_loop } = build(spec, &mut Console(printer))?;
-    let mut monitors = Monitors::new(Box::new(crate::lists::CommandLine));
+    let mut monitors = Monitors::new(Box::new(crate::introspect::CommandLine));
     {
         let mut m = shared.lock();
         connect_monitors(&mut m, &mut monitors, spec)?;
@@ -148,7 +148,6 @@ fn refuse_unsupported(spec: &VmSpec) -> QResult<()> {
         (!spec.firmware.option_roms.is_empty(), "-option-rom: not supported yet"),
         (spec.firmware.dtb.is_some(), "-dtb: device trees are not supported"),
         (spec.boot.splash.is_some(), "-boot splash=: not supported yet"),
-        (!run.fds.is_empty(), "-add-fd: sets of descriptors are not supported yet"),
         (run.cpu_pm, "-overcommit cpu-pm=on: not supported yet"),
         (run.async_teardown, "-async-teardown: not supported yet"),
         (run.log.file.is_some(), "-D: logging is not supported yet"),

@@ -109,6 +109,8 @@ pub struct Machine {
     pub rngs: crate::devices::virtio::rng::RngSources,
     /// Completions of block requests on their way to devices.
     pub(crate) completions: crate::completion::Completions,
+    /// Descriptors that clients and the command line handed over (`/dev/fdset/N`).
+    pub fdsets: crate::fdsets::FdSets,
     /// Objects of users.
     pub objects: crate::objects::ObjectTable,
     /// NUMA nodes, if the machine has any.
@@ -125,6 +127,8 @@ pub struct Machine {
     pub cpu_setup: crate::cpu::SharedSetup,
     /// vCPUs to create (between board and accelerator start).
     pub(crate) cpu_configs: Option<Vec<VcpuConfig>>,
+    /// Migration capability `events`: changes of state are announced.
+    pub migration_events: bool,
     /// Construction is over: from now on devices are hot-plugged.
     pub ready: bool,
     /// Device that the power button is wired to.
@@ -174,6 +178,7 @@ impl Machine {
             iothreads: Default::default(),
             rngs: Default::default(),
             completions: Default::default(),
+            fdsets: Default::default(),
             objects: Default::default(),
             numa: None,
             board: None,
@@ -182,6 +187,7 @@ impl Machine {
             main_ram: Vec::new(),
             cpu_setup: None,
             cpu_configs: None,
+            migration_events: false,
             ready: false,
             power_device: None,
             firmware_dirs: firmware_dirs(),

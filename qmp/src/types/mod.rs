@@ -10,10 +10,12 @@ pub use macros::dashed;
 mod object;
 mod path;
 mod schema;
+mod spec;
 
 pub use object::{Members, ObjectIn};
 pub use path::Path;
 pub use schema::Schema;
+pub use spec::{branch_type, structure, Checked, SpecType};
 
 #[cfg(test)]
 mod tests;
