@@ -22,7 +22,7 @@ fn entry(cx: &MonitorCx<'_, '_>, addr: u64, wide: bool) -> u64 {
 
 /// Physical address of `addr`.
 pub(crate) fn translate(cx: &MonitorCx<'_, '_>, regs: &CpuRegs, addr: u64) -> Result<u64, NotMapped> {
-    let (cr0, cr3, cr4) = (regs.cr[0], regs.cr[3], regs.cr[4]);
+    let (cr0, cr3, cr4) = (regs.cr[0], regs.cr[2], regs.cr[3]);
     if cr0 >> 31 & 1 == 0 {
         return Ok(addr);
     }
@@ -210,10 +210,8 @@ impl Walk<'_, '_, '_> {
     fn leaf(&mut self, addr: u64, entry: u64, shift: u32, rights: u64) {
         let inside = (1u64 << shift) - 1;
         let frame = match self.mode {
-            // Beside the frame, the address of a large page shows the bits that extend it.
             Mode::Plain { .. } if shift > 12 => (entry & 0xFFC0_0000) | (entry & 0x1F_E000) << 19,
-            Mode::Plain { .. } => entry & !inside,
-            Mode::Pae => entry & !inside,
+            Mode::Plain { .. } | Mode::Pae => entry & !inside,
             Mode::Long => entry & FRAME & !inside,
         };
         let width = if self.mode == Mode::Long { 12 + 9 * self.levels } else { 32 };
