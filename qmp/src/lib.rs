@@ -9,6 +9,7 @@ pub mod fds;
 pub mod hmp;
 mod keyqueue;
 pub mod monitors;
+mod qom_tree;
 pub mod session;
 pub mod table;
 pub mod types;

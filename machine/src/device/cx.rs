@@ -215,6 +215,14 @@ impl RealizeCx<'_> {
         }
     }
 
+    /// Declares a memory region of a device on the system bus, whether it is mapped or not.
+    pub fn mmio(&mut self, region: RegionId) {
+        let dev = self.cx.dev;
+        if let Some(n) = self.cx.m.tree.get_mut(dev) {
+            n.mmio.push(region);
+        }
+    }
+
     /// Declares lines for `info qtree`.
     pub fn gpio(&mut self, name: &'static str, input: bool, count: u32) {
         let dev = self.cx.dev;

@@ -229,6 +229,13 @@ impl RegionTree {
         }
     }
 
+    /// Switches a region on or off that lies in no address space of the machine: nothing is mapped anew.
+    pub fn set_enabled_outside(&mut self, id: RegionId, enabled: bool) {
+        if let Some(r) = self.get_mut(id) {
+            r.enabled = enabled;
+        }
+    }
+
     /// Moves a mapped region within its container.
     pub fn set_addr(&mut self, id: RegionId, addr: u64) {
         if let Some(r) = self.get_mut(id) {

@@ -22,6 +22,7 @@ pub(crate) mod object;
 pub(crate) mod paging;
 pub(crate) mod pci;
 pub(crate) mod qom;
+mod qom_types;
 pub(crate) mod run;
 pub(crate) mod text;
 
@@ -45,7 +46,7 @@ commands! {
     "chardev-send-break" => chardev::chardev_send_break;
     "closefd" => fd::closefd;
     "cont" => run::cont;
-    "device-list-properties" => qom::device_list_properties;
+    "device-list-properties" => qom_types::device_list_properties;
     "device_add" => device::device_add { features: &["json-cli", "json-cli-hotplug"] };
     "device_del" => device::device_del;
     "eject" => medium::eject;
@@ -61,8 +62,8 @@ commands! {
     "qmp_capabilities" => monitor::qmp_capabilities;
     "qom-get" => qom::qom_get;
     "qom-list" => qom::qom_list;
-    "qom-list-properties" => qom::qom_list_properties;
-    "qom-list-types" => qom::qom_list_types;
+    "qom-list-properties" => qom_types::qom_list_properties;
+    "qom-list-types" => qom_types::qom_list_types;
     "qom-set" => qom::qom_set;
     "query-acpi-ospm-status" => host::query_acpi_ospm_status;
     "query-balloon" => balloon::query_balloon;

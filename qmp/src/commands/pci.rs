@@ -130,6 +130,11 @@ const CLASSES: &[(u16, &str)] = &[
     (0x0C05, "SMBus"),
 ];
 
+/// A class code in words, if it has a name.
+pub(crate) fn class_name(class: u16) -> Option<&'static str> {
+    CLASSES.iter().find(|(c, _)| *c == class).map(|(_, text)| *text)
+}
+
 fn region(index: usize, kind: BarKind, size: u64, mapped: Option<u64>) -> PciMemoryRegion {
     let io = kind == BarKind::Io;
     let prefetch = matches!(kind, BarKind::Mem32Prefetch | BarKind::Mem64Prefetch);
@@ -150,7 +155,7 @@ fn function(cx: &mut MonitorCx<'_, '_>, bus: i64, devfn: usize, dev: DevId) -> O
         let class = state.word(0x0A);
         let pin = state.config()[0x3D];
         let bridge = state.config()[0x0E] & 0x7F == 1;
-        let desc = CLASSES.iter().find(|(c, _)| *c == class).map(|(_, text)| (*text).to_string());
+        let desc = class_name(class).map(str::to_string);
         let word = |at| i64::from(state.word(at));
         Some(PciDeviceInfo {
             bus,

@@ -165,6 +165,7 @@ pub(super) fn gva2gpa(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
         return;
     };
     match paging::translate(h.cx, &regs, args.int("addr") as u64) {
+        Ok(0) => h.line("gpa: 0"),
         Ok(addr) => h.line(format!("gpa: {addr:#x}")),
         Err(_) => h.line("Unmapped"),
     }

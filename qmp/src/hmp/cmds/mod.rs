@@ -6,6 +6,7 @@ mod dev;
 mod host;
 mod info;
 mod mem;
+mod mtree;
 mod pages;
 mod run;
 mod tree;
@@ -286,7 +287,7 @@ pub static INFO: &[HmpCommand] = &[
         &[Flag("-f"), Flag("-d"), Flag("-o"), Flag("-D")],
         "[-f][-d][-o][-D]",
         "show the memory map (-f: as the CPU sees it)",
-        tree::mtree,
+        mtree::mtree,
     ),
     cmd("name", &[], "", "show the guest's name", info::name),
     cmd("numa", &[], "", "show NUMA nodes", host::numa),
