@@ -129,6 +129,8 @@ pub struct Machine {
     pub(crate) cpu_configs: Option<Vec<VcpuConfig>>,
     /// Migration capability `events`: changes of state are announced.
     pub migration_events: bool,
+    /// The last dump of guest memory: whether it was written, bytes written, bytes in all.
+    pub dump: Option<(bool, i64, i64)>,
     /// Construction is over: from now on devices are hot-plugged.
     pub ready: bool,
     /// Device that the power button is wired to.
@@ -188,6 +190,7 @@ impl Machine {
             cpu_setup: None,
             cpu_configs: None,
             migration_events: false,
+            dump: None,
             ready: false,
             power_device: None,
             firmware_dirs: firmware_dirs(),

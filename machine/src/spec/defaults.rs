@@ -108,7 +108,8 @@ pub fn apply(spec: &mut VmSpec, machine: &MachineDefaults) -> QResult<()> {
     d.sdcard &= !machine.no_sdcard;
     let d = *d;
     if spec.run.daemonize {
-        if spec.display.nographic {
+        // It is no more than a wish when all ports are directed elsewhere.
+        if spec.display.nographic && (d.parallel || d.serial || d.monitor) {
             return Err(qerr!("-nographic cannot be used with -daemonize"));
         }
         if spec.display.kind.as_deref() == Some("curses") {

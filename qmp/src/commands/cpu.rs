@@ -76,7 +76,7 @@ fn place(cx: &MonitorCx<'_, '_>, index: u32) -> CpuInstanceProperties {
 }
 
 /// QOM path of CPU `index`.
-fn path(cx: &MonitorCx<'_, '_>, index: usize) -> String {
+pub(super) fn path(cx: &MonitorCx<'_, '_>, index: usize) -> String {
     match cx.m.info.cpus.get(index) {
         Some(dev) => cx.m.tree.path(*dev),
         None => format!("/machine/unattached/device[{index}]"),

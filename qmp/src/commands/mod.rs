@@ -8,6 +8,7 @@ mod chardev_args;
 pub(crate) mod cpu;
 mod cpumodel;
 pub(crate) mod device;
+pub(crate) mod dump;
 pub(crate) mod fd;
 pub(crate) mod host;
 pub(crate) mod input;
@@ -24,6 +25,7 @@ pub(crate) mod pci;
 pub(crate) mod qom;
 mod qom_types;
 pub(crate) mod run;
+pub(crate) mod stats;
 pub(crate) mod text;
 
 use crate::table::{commands, events};
@@ -49,6 +51,7 @@ commands! {
     "device-list-properties" => qom_types::device_list_properties;
     "device_add" => device::device_add { features: &["json-cli", "json-cli-hotplug"] };
     "device_del" => device::device_del;
+    "dump-guest-memory" => dump::dump_guest_memory;
     "eject" => medium::eject;
     "getfd" => fd::getfd;
     "human-monitor-command" => monitor::human_monitor_command { features: &["savevm-monitor-nodes"] };
@@ -78,6 +81,8 @@ commands! {
     "query-cpu-model-expansion" => cpumodel::query_cpu_model_expansion;
     "query-cpus-fast" => cpu::query_cpus_fast;
     "query-current-machine" => machine::query_current_machine;
+    "query-dump" => dump::query_dump;
+    "query-dump-guest-memory-capability" => dump::query_dump_guest_memory_capability;
     "query-fdsets" => fd::query_fdsets;
     "query-hotpluggable-cpus" => cpu::query_hotpluggable_cpus;
     "query-iothreads" => machine::query_iothreads;
@@ -101,6 +106,8 @@ commands! {
     "query-sev-launch-measure" => host::query_sev_launch_measure;
     "query-sgx" => host::query_sgx;
     "query-sgx-capabilities" => host::query_sgx_capabilities;
+    "query-stats" => stats::query_stats;
+    "query-stats-schemas" => stats::query_stats_schemas;
     "query-status" => run::query_status;
     "query-target" => machine::query_target;
     "query-tpm" => host::query_tpm;
@@ -144,6 +151,7 @@ events! {
     "BLOCK_IO_ERROR" => block::BlockIoError;
     "DEVICE_DELETED" => device::DeviceDeleted;
     "DEVICE_TRAY_MOVED" => medium::TrayMoved;
+    "DUMP_COMPLETED" => dump::DumpCompleted;
     "GUEST_CRASHLOADED" => run::GuestPanicked;
     "GUEST_PANICKED" => run::GuestPanicked;
     "POWERDOWN" => Empty;

@@ -104,6 +104,11 @@ pub(crate) struct Page {
 }
 
 impl Page {
+    /// Physical address alone.
+    pub fn physical(&self) -> u64 {
+        self.frame & FRAME
+    }
+
     /// Virtual address as programs write it.
     pub fn shown(&self) -> u64 {
         self.shown_at(self.addr)
@@ -127,9 +132,9 @@ pub(crate) struct Truncated;
 /// Entries that are looked at: tables that contain themselves map more than anybody can read.
 const MAX_ENTRIES: usize = 4 << 20;
 
-/// Visits all mapped pages by ascending address.
+/// Visits all mapped pages by ascending address; `read` fetches physical memory.
 pub(crate) fn walk(
-    cx: &MonitorCx<'_, '_>,
+    read: &dyn Fn(u64, &mut [u8]),
     regs: &CpuRegs,
     visit: &mut dyn FnMut(Page),
 ) -> Result<(), Truncated> {
@@ -140,7 +145,7 @@ pub(crate) fn walk(
         (false, true) => (cr3 & 0xFFFF_FFE0, 3, Mode::Pae),
         (false, false) => (cr3 & 0xFFFF_F000, 2, Mode::Plain { large: cr4 >> 4 & 1 != 0 }),
     };
-    let mut w = Walk { cx, mode, levels, left: MAX_ENTRIES, visit };
+    let mut w = Walk { read, mode, levels, left: MAX_ENTRIES, visit };
     w.table(root, levels, 0, 6)
 }
 
@@ -154,15 +159,15 @@ enum Mode {
     Long,
 }
 
-struct Walk<'a, 'c, 'm> {
-    cx: &'a MonitorCx<'c, 'm>,
+struct Walk<'a> {
+    read: &'a dyn Fn(u64, &mut [u8]),
     mode: Mode,
     levels: u32,
     left: usize,
     visit: &'a mut dyn FnMut(Page),
 }
 
-impl Walk<'_, '_, '_> {
+impl Walk<'_> {
     fn wide(&self) -> bool {
         !matches!(self.mode, Mode::Plain { .. })
     }
@@ -177,7 +182,7 @@ impl Walk<'_, '_, '_> {
             (true, false) => (8, 512),
             (false, _) => (4, 1024),
         };
-        read_physical(self.cx, at, &mut raw[..entry_size * count]);
+        (self.read)(at, &mut raw[..entry_size * count]);
         for (i, bytes) in raw[..entry_size * count].chunks_exact(entry_size).enumerate() {
             self.left = self.left.checked_sub(1).ok_or(Truncated)?;
             let mut le = [0; 8];
@@ -216,5 +221,83 @@ impl Walk<'_, '_, '_> {
         };
         let width = if self.mode == Mode::Long { 12 + 9 * self.levels } else { 32 };
         (self.visit)(Page { addr, size: 1 << shift, entry, frame, rights: rights & 6, width });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Memory with tables at 0x10000, 0x11000, ...
+    struct Memory(Vec<u8>);
+
+    impl Memory {
+        fn new() -> Self {
+            Self(vec![0; 0x20000])
+        }
+        fn set(&mut self, at: usize, value: u64, wide: bool) {
+            let n = if wide { 8 } else { 4 };
+            self.0[at..at + n].copy_from_slice(&value.to_le_bytes()[..n]);
+        }
+        fn pages(&self, regs: &CpuRegs) -> Result<Vec<(u64, u64, u64, u64)>, Truncated> {
+            let read =
+                |at: u64, buf: &mut [u8]| buf.copy_from_slice(&self.0[at as usize..at as usize + buf.len()]);
+            let mut list = Vec::new();
+            walk(&read, regs, &mut |p| list.push((p.shown(), p.frame, p.size, p.rights)))?;
+            Ok(list)
+        }
+    }
+
+    fn regs(cr3: u64, cr4: u64, efer: u64) -> CpuRegs {
+        CpuRegs { cr: [0x8000_0001, 0, cr3, cr4, 0], efer, ..CpuRegs::default() }
+    }
+
+    #[test]
+    fn plain_tables() {
+        let mut m = Memory::new();
+        m.set(0x10000, 0x11007, false);
+        m.set(0x10004, 0x40_0087, false);
+        m.set(0x10ffc, 0x80_0183, false);
+        m.set(0x11014, 0x5001, false);
+        let pages = m.pages(&regs(0x10000, 0x10, 0)).unwrap();
+        let want = [
+            (0x5000, 0x5000, 0x1000, 0),
+            (0x40_0000, 0x40_0000, 0x40_0000, 6),
+            (0xffc0_0000, 0x80_0000, 0x40_0000, 2),
+        ];
+        assert_eq!(pages, want);
+    }
+
+    #[test]
+    fn pae_tables() {
+        let mut m = Memory::new();
+        m.set(0x10000, 0x11001, true);
+        m.set(0x11008, 0x20_0087, true);
+        m.set(0x11010, 0x8000_0000_0040_0183, true);
+        let pages = m.pages(&regs(0x10000, 0x20, 0x800)).unwrap();
+        let want = [(0x20_0000, 0x20_0000, 0x20_0000, 6), (0x40_0000, 0x8000_0000_0040_0000, 0x20_0000, 2)];
+        assert_eq!(pages, want);
+    }
+
+    #[test]
+    fn long_mode_tables() {
+        let mut m = Memory::new();
+        m.set(0x10ff8, 0x11003, true);
+        m.set(0x11000, 0x12007, true);
+        m.set(0x11008, 0x83, true);
+        m.set(0x12000, 0x13007, true);
+        m.set(0x13028, 0x8000_0000_0000_5005, true);
+        let pages = m.pages(&regs(0x10000, 0x20, 0x500)).unwrap();
+        let want = [(0xffff_ff80_0000_5000, 0x5000, 0x1000, 0), (0xffff_ff80_4000_0000, 0, 0x4000_0000, 2)];
+        assert_eq!(pages, want);
+    }
+
+    #[test]
+    fn tables_that_contain_themselves_end() {
+        let mut m = Memory::new();
+        for i in 0..512 {
+            m.set(0x10000 + i * 8, 0x10003, true);
+        }
+        assert_eq!(m.pages(&regs(0x10000, 0x20, 0x500)), Err(Truncated));
     }
 }

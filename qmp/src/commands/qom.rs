@@ -66,6 +66,10 @@ pub(crate) fn qom_list(cx: &mut MonitorCx<'_, '_>, args: QomPath) -> QResult<Vec
     let object = resolve(cx, &args.path)?;
     let mut list = vec![info("type", "string")];
     list.extend(qom_tree::properties(cx.m, object));
+    if is_balloon(cx, object) {
+        list.push(info("guest-stats", "guest statistics"));
+        list.push(info("guest-stats-polling-interval", "int"));
+    }
     for (name, child) in object.children(cx.m) {
         list.push(info(&name, &format!("child<{}>", child.type_name(cx.m))));
     }
@@ -105,7 +109,9 @@ pub(crate) fn qom_set(cx: &mut MonitorCx<'_, '_>, args: QomSet) -> QResult<()> {
     let fixed = || qerr!("Property '{owner}.{name}' is not writable");
     match object {
         _ if name == "type" => Err(fixed()),
-        _ if name == "guest-stats" && is_balloon(cx, object) => Err(fixed()),
+        _ if name == "guest-stats" && is_balloon(cx, object) => {
+            Err(qerr!("Property 'virtio-balloon-device.guest-stats' is not writable"))
+        }
         _ if name == "guest-stats-polling-interval" && is_balloon(cx, object) => {
             let seconds = args.value.as_i64();
             let seconds =

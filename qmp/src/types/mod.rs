@@ -348,6 +348,7 @@ integers! {
     i64: true, "int64_t";
     i32: true, "int32_t";
     i16: true, "int16_t";
+    i8: true, "int8_t";
     u64: false, "uint64";
     u32: false, "uint32_t";
     u16: false, "uint16_t";

@@ -88,6 +88,23 @@ pub static COMMANDS: &[HmpCommand] = &[
         dev::complete_device,
     ),
     cmd(
+        "dump-guest-memory",
+        &[
+            Flag("-p"),
+            Flag("-d"),
+            Flag("-z"),
+            Flag("-l"),
+            Flag("-s"),
+            Flag("-w"),
+            File("filename"),
+            OptLong("begin"),
+            OptLong("length"),
+        ],
+        "[-p] [-d] [-z|-l|-s|-w] filename [begin length]",
+        "write guest memory to an ELF core file (-p: by the guest's page tables)",
+        host::dump_guest_memory,
+    ),
+    cmd(
         "eject",
         &[Flag("-f"), Block("device")],
         "[-f] device",
@@ -132,6 +149,7 @@ pub static COMMANDS: &[HmpCommand] = &[
         sub: Some(INFO),
         ..cmd("info", &[Rest("item")], "[subcommand]", "show facts about the machine", run::never)
     },
+    cmd("loadvm", &[Str("name")], "tag", "go back to a snapshot of the machine", host::loadvm),
     cmd(
         "memsave",
         &[Long("val"), Int("size"), Str("filename")],
@@ -220,6 +238,7 @@ pub static COMMANDS: &[HmpCommand] = &[
         "put text into a ring buffer",
         backend::ringbuf_write,
     ),
+    cmd("savevm", &[Str("name")], "tag", "save a snapshot of the machine", host::savevm),
     cmd(
         "screendump",
         &[File("filename"), Flag("-f"), OptStr("format"), OptStr("device"), OptInt("head")],
@@ -270,6 +289,7 @@ pub static INFO: &[HmpCommand] = &[
     cmd("blockstats", &[], "", "show counters of drives", block::info_blockstats),
     cmd("chardev", &[], "", "show character devices", info::chardev),
     cmd("cpus", &[], "", "show CPUs", info::cpus),
+    cmd("dump", &[], "", "show how the last dump ended", host::dump),
     cmd("history", &[], "", "show the lines that were typed", info::history),
     cmd("hotpluggable-cpus", &[], "", "show CPUs that are or can be plugged", info::hotpluggable_cpus),
     cmd("iothreads", &[], "", "show I/O threads", backend::info_iothreads),
@@ -308,6 +328,13 @@ pub static INFO: &[HmpCommand] = &[
     cmd("replay", &[], "", "show the state of replay", host::replay),
     cmd("sev", &[], "", "show the state of memory encryption", host::sev),
     cmd("sgx", &[], "", "show memory for enclaves", host::sgx),
+    cmd(
+        "stats",
+        &[Str("target"), OptStr("names"), OptStr("provider")],
+        "target [names] [provider]",
+        "show statistics of the machine (vm) or of its CPU (vcpu); names are separated by commas",
+        host::stats,
+    ),
     cmd("status", &[], "", "show whether the guest runs", info::status),
     cmd("tlb", &[], "", "show how pages are mapped", pages::tlb),
     cmd("tpm", &[], "", "show TPM devices", host::nothing),
