@@ -93,7 +93,9 @@ fn completion_inserts_and_lists() {
     assert!(typed(b"scr\t").contains("screendump \x1b[K"));
     assert!(typed(b"info na\t").contains("info name \x1b[K"));
     assert!(typed(b"i\t").contains("i\x1b[K\r\ni         info      \r\n(qemu) i\x1b[K"));
-    assert!(typed(b"info bl\t").contains("\r\nblock       blockstats  \r\n(qemu) info block\x1b[K"));
+    assert!(
+        typed(b"info bl\t").contains("\r\nblock       block-jobs  blockstats  \r\n(qemu) info block\x1b[K")
+    );
     assert!(typed(b"help st\t").contains("help stop \x1b[K"));
     assert!(typed(b"xyz\t").ends_with(
         "xyz\x1b[K\r\nunknown command: 'xyz'\r\n(qemu) z\x1b[K\x1b[Dzz\x1b[K\x1b[D\x1b[Dzzz\x1b[K\r\n"

@@ -139,22 +139,19 @@ fn write_dump(
     paging: bool,
     window: Option<(u64, u64)>,
 ) -> QResult<()> {
-    let mut segments = physical(cx);
+    let mut memory = physical(cx);
     if let Some(window) = window {
-        segments = elf::clip(&segments, window);
+        memory = elf::clip(&memory, window);
     }
-    if segments.is_empty() {
+    if memory.is_empty() {
         return Err(qerr!("dump: no guest memory to dump"));
     }
     let count = cx.m.run.vcpus.tids().len();
     let cpus: Vec<CpuRegs> = (0..count).filter_map(|i| cx.m.accel.cpu_regs(i)).collect();
-    if paging {
-        let pages = mapped(cx, &cpus)?;
-        if !pages.is_empty() {
-            segments = elf::intersect(&pages, &segments);
-        }
-    }
-    let core = Core::new(&cpus, segments);
+    let pages = if paging { mapped(cx, &cpus)? } else { Vec::new() };
+    // Without page tables, memory is where it is.
+    let segments = if pages.is_empty() { memory.clone() } else { elf::intersect(&pages, &memory) };
+    let core = Core::new(&cpus, segments, memory);
     let total = i64::try_from(core.bytes()).unwrap_or(i64::MAX);
     let mut done = 0i64;
     let mut out = BufWriter::with_capacity(1 << 20, file);

@@ -76,18 +76,21 @@ impl Out {
 
 /// A core file to be written.
 pub(super) struct Core {
+    /// What the program headers name; parts of `memory`.
     segments: Vec<Segment>,
+    /// What the file holds.
+    memory: Vec<Segment>,
     notes: Vec<u8>,
     wide: bool,
     machine: u16,
 }
 
 impl Core {
-    /// A file with the state of `cpus` and the memory `segments`.
-    pub fn new(cpus: &[CpuRegs], segments: Vec<Segment>) -> Self {
+    /// A file with the state of `cpus` and all of `memory`, which program headers name by `segments` of it.
+    pub fn new(cpus: &[CpuRegs], segments: Vec<Segment>, memory: Vec<Segment>) -> Self {
         // The first CPU decides, as it does for a debugger.
         let long = cpus.first().is_some_and(|c| c.efer & 0x400 != 0);
-        let high = segments.iter().any(|s| s.physical + s.size > u64::from(u32::MAX));
+        let high = memory.iter().any(|s| s.physical + s.size > u64::from(u32::MAX));
         let mut notes = Vec::new();
         for (i, cpu) in (1..).zip(cpus) {
             let status = if long { status64(cpu, i) } else { status32(cpu, i) };
@@ -97,12 +100,24 @@ impl Core {
             note(&mut notes, b"QEMU\0", 0, &state(cpu));
         }
         let machine = if long { EM_X86_64 } else { EM_386 };
-        Self { segments, notes, wide: long || high, machine }
+        Self { segments, memory, notes, wide: long || high, machine }
     }
 
     /// Bytes of memory.
     pub fn bytes(&self) -> u64 {
-        self.segments.iter().map(|s| s.size).sum()
+        self.memory.iter().map(|s| s.size).sum()
+    }
+
+    /// How far behind the notes an address is in the file.
+    fn offset(&self, physical: u64) -> u64 {
+        let mut at = 0;
+        for m in &self.memory {
+            if (m.physical..m.physical + m.size).contains(&physical) {
+                return at + (physical - m.physical);
+            }
+            at += m.size;
+        }
+        at
     }
 
     /// Sizes of the file header, a section header and a program header.
@@ -142,10 +157,8 @@ impl Core {
         section_header(&mut o, [0, 0], 0, 0, extra);
         section_header(&mut o, [1, 3], memory_at + self.bytes(), NAMES.len() as u64, 0);
         program_header(&mut o, 4, notes_at, 0, 0, self.notes.len() as u64);
-        let mut at = memory_at;
         for s in &self.segments {
-            program_header(&mut o, 1, at, s.address, s.physical, s.size);
-            at += s.size;
+            program_header(&mut o, 1, memory_at + self.offset(s.physical), s.address, s.physical, s.size);
         }
         o.data
     }
@@ -155,7 +168,7 @@ impl Core {
         out.write_all(&self.headers())?;
         out.write_all(&self.notes)?;
         let mut buf = vec![0; 1 << 20];
-        for s in &self.segments {
+        for s in &self.memory {
             let mut done = 0;
             while done < s.size {
                 let part = &mut buf[..(s.size - done).min(1 << 20) as usize];
@@ -313,7 +326,8 @@ mod tests {
     #[test]
     fn layout() {
         let seg = |physical, size| Segment { physical, address: physical, size };
-        let core = Core::new(&[CpuRegs::default()], vec![seg(0, 3), seg(0x1000, 2)]);
+        let memory = vec![seg(0, 3), seg(0x1000, 2)];
+        let core = Core::new(&[CpuRegs::default()], memory.clone(), memory);
         let mut file = Vec::new();
         core.write(&mut file, &mut |addr, buf| buf.fill(if addr == 0 { b'a' } else { b'b' })).unwrap();
         assert!(!core.wide);
