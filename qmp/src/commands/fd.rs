@@ -92,6 +92,7 @@ pub(super) fn remove_fd(cx: &mut MonitorCx<'_, '_>, args: RemoveFd) -> QResult<(
 
 pub(super) fn query_fdsets(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<FdsetInfo>> {
     let one = |(fd, opaque): (i32, Option<String>)| FdsetFdInfo { fd: fd.into(), opaque };
+    // Highest number first, as QEMU lists them.
     let set = |s: FdSetInfo| FdsetInfo { fdset_id: s.id, fds: s.fds.into_iter().map(one).collect() };
-    Ok(cx.m.fdsets.info().into_iter().map(set).collect())
+    Ok(cx.m.fdsets.info().into_iter().rev().map(set).collect())
 }

@@ -1,7 +1,7 @@
 //! What the host and this build offer: encryption of memory, TPM, dumps, replay; and what connections can be cut.
 
 use crate::monitors::MonitorCx;
-use crate::types::{Checked, Empty, SpecType};
+use crate::types::{structure, Checked, Describe, Empty, Made, Schema, SpecType};
 use crate::{qapi_enum, qapi_struct, qapi_union};
 use rqemu_machine::spec::schema::{self, Struct};
 use rqemu_machine::{qerr, ErrorClass, QError, QResult};
@@ -155,6 +155,11 @@ qapi_struct! {
         /// Instruction.
         icount: i64,
     }
+    /// Arguments of `dumpdtb`.
+    pub struct Dumpdtb {
+        /// File.
+        filename: String,
+    }
     /// Reply of `query-vm-generation-id`.
     pub struct GuidInfo {
         /// The id.
@@ -299,6 +304,21 @@ pub(super) fn query_acpi_ospm_status(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QR
     }
 }
 
+/// Reply of `query-display-options`.
+#[derive(Clone, Copy, Debug)]
+pub struct DisplayOptions;
+
+impl Describe for DisplayOptions {
+    fn describe(schema: &mut Schema) -> String {
+        structure(schema, &schema::DISPLAY)
+    }
+}
+
+/// There is no display but `none`.
+pub(super) fn query_display_options(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Made<DisplayOptions>> {
+    Ok(serde_json::json!({"type": "none"}).into())
+}
+
 /// Arguments of `set-numa-node`.
 #[derive(Clone, Copy, Debug)]
 pub struct NumaOptions;
@@ -329,4 +349,9 @@ pub(super) fn yank(cx: &mut MonitorCx<'_, '_>, args: Yank) -> QResult<()> {
         }
     }
     Ok(())
+}
+
+/// No machine is described by a device tree.
+pub(crate) fn dumpdtb(_: &mut MonitorCx<'_, '_>, _: Dumpdtb) -> QResult<()> {
+    Err(qerr!("This machine doesn't have a FDT"))
 }

@@ -218,8 +218,12 @@ pub(super) fn query_target(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Targe
 }
 
 pub(super) fn query_current_machine(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<CurrentMachineParams> {
-    let acpi = cx.m.board.as_ref().is_some_and(|b| b.kind.acpi);
-    Ok(CurrentMachineParams { wakeup_suspend_support: acpi })
+    Ok(CurrentMachineParams { wakeup_suspend_support: can_suspend(cx) })
+}
+
+/// Whether the board has power management registers from which the guest suspends.
+pub(super) fn can_suspend(cx: &MonitorCx<'_, '_>) -> bool {
+    cx.m.tree.iter().any(|d| matches!(d.class.name, "PIIX4_PM" | "ICH9-LPC"))
 }
 
 pub(super) fn query_machines(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<MachineInfo>> {

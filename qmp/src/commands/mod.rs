@@ -52,6 +52,7 @@ commands! {
     "device_add" => device::device_add { features: &["json-cli", "json-cli-hotplug"] };
     "device_del" => device::device_del;
     "dump-guest-memory" => dump::dump_guest_memory;
+    "dumpdtb" => host::dumpdtb;
     "eject" => medium::eject;
     "getfd" => fd::getfd;
     "human-monitor-command" => monitor::human_monitor_command { features: &["savevm-monitor-nodes"] };
@@ -81,6 +82,7 @@ commands! {
     "query-cpu-model-expansion" => cpumodel::query_cpu_model_expansion;
     "query-cpus-fast" => cpu::query_cpus_fast;
     "query-current-machine" => machine::query_current_machine;
+    "query-display-options" => host::query_display_options;
     "query-dump" => dump::query_dump;
     "query-dump-guest-memory-capability" => dump::query_dump_guest_memory_capability;
     "query-fdsets" => fd::query_fdsets;

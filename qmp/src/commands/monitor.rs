@@ -274,7 +274,8 @@ pub(super) fn human_monitor_command(
             .ok_or_else(|| qerr!("Parameter 'cpu-index' expects a CPU number"))?,
         None => 0,
     };
-    let mut mon = crate::monitors::MonState { cpu, chr: cx.mon.chr, ..Default::default() };
+    let mut mon =
+        crate::monitors::MonState { cpu, chr: cx.mon.chr, format: cx.mon.format, ..Default::default() };
     let mut inner = MonitorCx {
         m: cx.m,
         mon: &mut mon,
@@ -285,6 +286,8 @@ pub(super) fn human_monitor_command(
     };
     let text = crate::hmp::execute(&mut inner, &args.command_line);
     let (defer, last) = (inner.after.defer, inner.after.last);
+    // The next command may leave out what this one has said.
+    cx.mon.format = mon.format;
     cx.after.defer |= defer;
     cx.after.last |= last;
     Ok(text.replace('\n', "\r\n"))

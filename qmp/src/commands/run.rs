@@ -201,7 +201,7 @@ pub(crate) fn system_powerdown(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<
 }
 
 pub(crate) fn system_wakeup(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<()> {
-    if !cx.m.board.as_ref().is_some_and(|b| b.kind.acpi) {
+    if !super::machine::can_suspend(cx) {
         return Err(qerr!("wake-up from suspend is not supported by this guest"));
     }
     if cx.m.run.state() != run::RunState::Suspended {

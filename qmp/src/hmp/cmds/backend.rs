@@ -70,6 +70,10 @@ pub(super) fn ringbuf_read(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
 }
 
 pub(super) fn object_add(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
+    if args.str("object").is_empty() {
+        h.line("object_add: string expected\nTry \"help object_add\" for more information");
+        return;
+    }
     let (mut ty, mut id, mut props) = (None, None, Dict::new());
     for (i, (key, value)) in split_opts(args.str("object")).into_iter().enumerate() {
         match key.as_deref() {

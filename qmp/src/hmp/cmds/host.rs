@@ -109,19 +109,26 @@ pub(super) fn inject_nmi(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
     h.report(result);
 }
 
+/// Prints what replay has to say; its errors stand alone.
+fn replayed(h: &mut HmpCx<'_, '_, '_>, result: QResult<()>) {
+    if let Err(e) = result {
+        h.line(e.desc);
+    }
+}
+
 pub(super) fn replay_break(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
     let result = host::replay_break(h.cx, host::ReplayPosition { icount: args.int("icount") });
-    h.report(result);
+    replayed(h, result);
 }
 
 pub(super) fn replay_delete_break(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
     let result = host::replay_delete_break(h.cx, Empty);
-    h.report(result);
+    replayed(h, result);
 }
 
 pub(super) fn replay_seek(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
     let result = host::replay_seek(h.cx, host::ReplayPosition { icount: args.int("icount") });
-    h.report(result);
+    replayed(h, result);
 }
 
 pub(super) fn dump(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
@@ -255,4 +262,9 @@ fn values(s: &Stat) -> String {
             out
         }
     }
+}
+
+pub(super) fn dumpdtb(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
+    let result = host::dumpdtb(h.cx, host::Dumpdtb { filename: args.str("filename").into() });
+    h.report(result);
 }

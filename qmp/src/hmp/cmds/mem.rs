@@ -26,21 +26,21 @@ fn item(value: u64, size: u8, letter: char, column: bool) -> String {
         ('o', false) => format!("0{value:o}"),
         ('u', true) => format!("{value:dec$}"),
         ('u', false) => value.to_string(),
-        ('c', _) => character(value as u8),
+        ('c', _) => character(value as u32),
         (_, true) => format!("{signed:dec$}"),
         (_, false) => signed.to_string(),
     }
 }
 
-/// A byte as a C character constant.
-fn character(b: u8) -> String {
-    match b {
-        b'\'' => "'\\''".into(),
-        b'\\' => "'\\\\'".into(),
-        b'\n' => "'\\n'".into(),
-        b'\r' => "'\\r'".into(),
-        32..=126 => format!("'{}'", b as char),
-        _ => format!("'\\x{b:02x}'"),
+/// A number as a C character constant.
+fn character(value: u32) -> String {
+    match u8::try_from(value) {
+        Ok(b'\'') => "'\\''".into(),
+        Ok(b'\\') => "'\\\\'".into(),
+        Ok(b'\n') => "'\\n'".into(),
+        Ok(b'\r') => "'\\r'".into(),
+        Ok(b @ 32..=126) => format!("'{}'", b as char),
+        _ => format!("'\\x{value:02x}'"),
     }
 }
 

@@ -104,6 +104,7 @@ pub static COMMANDS: &[HmpCommand] = &[
         "write guest memory to an ELF core file (-p: by the guest's page tables)",
         host::dump_guest_memory,
     ),
+    cmd("dumpdtb", &[File("filename")], "filename", "write the device tree to a file", host::dumpdtb),
     cmd(
         "eject",
         &[Flag("-f"), Block("device")],
