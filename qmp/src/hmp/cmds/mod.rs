@@ -46,6 +46,7 @@ pub static COMMANDS: &[HmpCommand] = &[
         "change the size of an image",
         block::block_resize,
     ),
+    cmd("boot_set", &[Str("bootdevice")], "bootdevice", "set what firmware boots from", run::boot_set),
     cmd(
         "change",
         &[Block("device"), Flag("-f"), File("target"), OptStr("format"), OptStr("read-only-mode")],
