@@ -23,7 +23,7 @@ pub(super) fn encode(data: &[u8]) -> String {
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=');
     let padding = text.len() - digits.len();
-    if padding > 2 || (text.len() % 4 != 0) || digits.len() % 4 == 1 {
+    if padding > 2 || (text.len() & 3 != 0) || digits.len() & 3 == 1 {
         return None;
     }
     let (mut out, mut bits, mut count) = (Vec::with_capacity(digits.len() / 4 * 3 + 2), 0u32, 0);

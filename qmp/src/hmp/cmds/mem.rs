@@ -239,7 +239,7 @@ fn host_physical(addr: u64) -> QResult<u64> {
     if entry & PRESENT == 0 {
         return Err(qerr!("Page not present"));
     }
-    Ok((entry & FRAME) * 4096 | addr % 4096)
+    Ok((entry & FRAME) * 4096 + addr % 4096)
 }
 
 /// The 16-bit checksum of BSD's `sum` over physical memory.
