@@ -271,6 +271,17 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_has_no_terminal_to_share() {
+        let mut spec = VmSpec::default();
+        spec.display.nographic = true;
+        spec.run.daemonize = true;
+        let error = apply(&mut spec.clone(), &MachineDefaults::default()).unwrap_err();
+        assert_eq!(error.desc, "-nographic cannot be used with -daemonize");
+        spec.defaults = DefaultDevices::NONE;
+        apply(&mut spec, &MachineDefaults::default()).unwrap();
+    }
+
+    #[test]
     fn nographic_shares_the_terminal() {
         let mut spec = VmSpec::default();
         spec.display.nographic = true;

@@ -190,6 +190,6 @@ pub(super) fn memdev(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
         h.line(format!("  policy: {}", m.policy.as_str()));
         let nodes: Vec<String> = m.host_nodes.iter().map(u16::to_string).collect();
         h.line(format!("  host nodes: {}", nodes.join(" ")));
-        h.line("");
     }
+    h.line("");
 }

@@ -240,7 +240,7 @@ pub static COMMANDS: &[HmpCommand] = &[
         "put text into a ring buffer",
         backend::ringbuf_write,
     ),
-    cmd("savevm", &[Str("name")], "tag", "save a snapshot of the machine", host::savevm),
+    cmd("savevm", &[OptStr("name")], "tag", "save a snapshot of the machine", host::savevm),
     cmd(
         "screendump",
         &[File("filename"), Flag("-f"), OptStr("format"), OptStr("device"), OptInt("head")],
