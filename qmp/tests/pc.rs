@@ -200,6 +200,28 @@ fn backends_come_and_go() {
 }
 
 #[test]
+fn devices_that_cannot_be_plugged() {
+    if !usable() {
+        return;
+    }
+    let server = Server::pc(Kind::Qmp);
+    let mut client = server.client();
+    let mut refusal = |what: serde_json::Value| run(&mut client, "device_add", what)["error"]["desc"].clone();
+    assert_eq!(refusal(json!({"driver": "isa-serial"})), "Bus 'isa.0' does not support hotplugging");
+    let pluggable = "Parameter 'driver' expects a pluggable device type";
+    assert_eq!(refusal(json!({"driver": "VGA"})), pluggable);
+    assert_eq!(refusal(json!({"driver": "PIIX3"})), pluggable);
+    let name = json!({"driver": "virtio-rng-pci", "id": "1v"});
+    assert_eq!(refusal(name), "Parameter 'id' expects an identifier");
+    // Values are read as on the command line: text and numbers are the same.
+    let word = json!({"driver": "virtio-rng-pci", "max-bytes": "x"});
+    assert_eq!(refusal(word), "Parameter 'max-bytes' expects integer");
+    assert!(refusal(json!({"driver": "virtio-rng-pci", "id": "v", "max-bytes": "1024"})).is_null());
+    let get = json!({"path": "/machine/peripheral/v", "property": "max-bytes"});
+    assert_eq!(run(&mut client, "qom-get", get), json!({"return": 1024}));
+}
+
+#[test]
 fn statistics_of_kvm() {
     if !usable() {
         return;
