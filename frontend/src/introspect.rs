@@ -17,20 +17,7 @@ use crate::opts::{Opts, Parsed};
 pub struct CommandLine;
 
 /// Groups whose options are refused when the machine is built, so that nobody is told to use them.
-const REFUSED: &[&str] = &[
-    "acpi",
-    "fsdev",
-    "icount",
-    "iscsi",
-    "option-rom",
-    "plugin",
-    "sandbox",
-    "spice",
-    "tpmdev",
-    "trace",
-    "virtfs",
-    "vnc",
-];
+const REFUSED: &[&str] = &["fsdev", "icount", "iscsi", "plugin", "spice", "tpmdev", "trace", "virtfs", "vnc"];
 
 /// Keys that the reply names for `-machine`: a fixed list, kept for old clients.
 const MACHINE: &[(&str, Type)] = &[

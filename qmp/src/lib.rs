@@ -7,7 +7,6 @@ pub mod commands;
 pub mod event;
 pub mod fds;
 pub mod hmp;
-mod keyqueue;
 pub mod monitors;
 mod qom_tree;
 pub mod session;

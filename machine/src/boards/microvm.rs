@@ -47,6 +47,9 @@ pub static MICROVM: MachineType = MachineType {
         ..MachineDefaults::default()
     },
     compat: &[],
+    prefer_sockets: false,
+    keeps_amd_hole: false,
+    pci_root_uid: 0,
     props: || Box::new(MicrovmProps::default()),
     init,
 };
@@ -215,6 +218,7 @@ fn legacy_devices(
     if !w.kernel_chips {
         connect_gsis(b.m, pics, io1);
         if let Some(io2) = io2 {
+            b.m.irq_chips.ioapics.push(io2);
             b.m.gsi_sinks.extend((0..ioapic::PINS as u32).map(|pin| vec![IrqSink::Device(io2, pin)]));
         }
         if let (Some(io), Some((master, _))) = (io1, pics) {
@@ -248,7 +252,7 @@ fn load_firmware(b: &mut Build<'_>, w: &Want) -> QResult<()> {
     }
     let data = path.and_then(|p| std::fs::read(p).ok());
     let Some(data) = data.filter(|d| !d.is_empty() && d.len() % 65536 == 0) else {
-        return Err(qerr!("could not load PC BIOS '{name}'"));
+        return Err(qerr!("qemu: could not load PC BIOS '{name}'").bare());
     };
     let size = data.len() as u64;
     let bios = b.m.new_ram("pc.bios", size, false, None)?;

@@ -17,7 +17,7 @@ use crate::spec::{ChardevBackend, ChardevSpec};
 use crate::{qerr, QResult};
 
 /// Timers of character devices are filed under this device number.
-pub const TIMER_DEV: DevId = DevId(u32::MAX);
+pub const TIMER_DEV: DevId = DevId::CHARDEV_TIMERS;
 
 enum Kind {
     Plain(Box<dyn Backend>),
@@ -82,6 +82,11 @@ pub struct CharTable {
 impl CharTable {
     fn get(&mut self, id: CharId) -> Option<&mut Chardev> {
         self.list.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    /// Whether there is a back end of this kind.
+    fn has_kind(&self, kind: &str) -> bool {
+        self.list.iter().flatten().any(|c| matches!(&c.kind, Kind::Plain(b) if b.kind() == kind))
     }
 
     /// By id.
@@ -233,6 +238,9 @@ impl Machine {
                     .ok_or_else(|| qerr!("mux: base chardev {chardev} not found"))?;
                 Kind::Mux(Mux::new(base, self.chardevs.escape_char.unwrap_or(1)))
             }
+            ChardevBackend::Stdio { .. } if self.chardevs.has_kind("stdio") => {
+                return Err(qerr!("cannot use stdio by multiple character devices"));
+            }
             _ => Kind::Plain(open(spec, &self.fdsets, warn)?),
         };
         let log = spec.logfile.as_ref().map(|p| {
@@ -360,17 +368,23 @@ impl Machine {
                 if m.frontends.len() >= MAX_FRONTENDS {
                     return Err(qerr!("too many frontends on multiplexer '{label}'"));
                 }
-                m.frontends.push((frontend, Default::default()));
-                let last = m.frontends.len() - 1;
-                let old = std::mem::replace(&mut m.focus, last);
+                let (at, old) = m.connect(frontend);
+                let focus = m.focus;
                 c.frontend_open = true;
-                if old != last {
-                    self.chr_mux_event(id, old, CharEvent::MuxOut);
+                if focus != at {
+                    self.chr_later_call(move |m| {
+                        m.chr_mux_event(id, at, CharEvent::MuxOut);
+                        m.chr_event_to(frontend, CharEvent::Opened);
+                    });
+                } else {
+                    if let Some(old) = old {
+                        self.chr_mux_event(id, old, CharEvent::MuxOut);
+                    }
+                    self.chr_later_call(move |m| {
+                        m.chr_event_to(frontend, CharEvent::Opened);
+                        m.chr_mux_event(id, at, CharEvent::MuxIn);
+                    });
                 }
-                self.chr_later_call(move |m| {
-                    m.chr_event_to(frontend, CharEvent::Opened);
-                    m.chr_mux_event(id, last, CharEvent::MuxIn);
-                });
             }
             Kind::Plain(_) => {
                 if c.frontend.is_some() {
@@ -508,7 +522,7 @@ impl Machine {
                 });
             }
             FrontendRef::Monitor(mon) => self.monitor_inbox.push_back((mon, MonInput::Writable)),
-            FrontendRef::Qtest => {}
+            FrontendRef::Qtest | FrontendRef::Gdb => {}
             FrontendRef::Mux(mux) => {
                 let all: Vec<_> = match self.chardevs.get(mux).map(|c| &c.kind) {
                     Some(Kind::Mux(m)) => m.frontends.iter().map(|f| f.0).collect(),
@@ -534,7 +548,7 @@ impl Machine {
                     16384
                 }
             }
-            FrontendRef::Qtest => 4096,
+            FrontendRef::Qtest | FrontendRef::Gdb => 4096,
             FrontendRef::Mux(id) => match self.chardevs.get(id).map(|c| &c.kind) {
                 Some(Kind::Mux(m)) => usize::from(m.has_room()),
                 _ => 0,
@@ -553,6 +567,7 @@ impl Machine {
             }
             FrontendRef::Monitor(mon) => self.monitor_inbox.push_back((mon, MonInput::Data(data.to_vec()))),
             FrontendRef::Qtest => self.qtest_inbox.extend_from_slice(data),
+            FrontendRef::Gdb => self.gdb_inbox.push_back(MonInput::Data(data.to_vec())),
             FrontendRef::Mux(id) => {
                 for b in data {
                     self.chr_mux_key(id, *b);
@@ -572,6 +587,10 @@ impl Machine {
             }
             FrontendRef::Monitor(mon) => {
                 self.monitor_inbox.push_back((mon, MonInput::Event(ev)));
+                self.wake_loop();
+            }
+            FrontendRef::Gdb => {
+                self.gdb_inbox.push_back(MonInput::Event(ev));
                 self.wake_loop();
             }
             FrontendRef::Qtest => {}
@@ -690,7 +709,7 @@ impl Machine {
                         self.chr_deliver(f, &buf[..n]);
                     }
                     // Monitors are served before more is read, so that the inbox stays small.
-                    if matches!(f, Some(FrontendRef::Monitor(_) | FrontendRef::Qtest)) {
+                    if matches!(f, Some(FrontendRef::Monitor(_) | FrontendRef::Qtest | FrontendRef::Gdb)) {
                         self.push_effect(crate::machine::Effect::Call(Box::new(move |m| m.chr_later(id))));
                         return;
                     }

@@ -109,7 +109,7 @@ pub fn apply(spec: &mut VmSpec, machine: &MachineDefaults) -> QResult<()> {
     let d = *d;
     if spec.run.daemonize {
         // It is no more than a wish when all ports are directed elsewhere.
-        if spec.display.nographic && (d.parallel || d.serial || d.monitor) {
+        if spec.display.nographic && (d.serial || d.parallel || d.monitor) {
             return Err(qerr!("-nographic cannot be used with -daemonize"));
         }
         if spec.display.kind.as_deref() == Some("curses") {

@@ -189,7 +189,7 @@ fn physical(cx: &MonitorCx<'_, '_>) -> Vec<Segment> {
 }
 
 /// What the page tables of the CPUs map.
-fn mapped(cx: &MonitorCx<'_, '_>, cpus: &[CpuRegs]) -> QResult<Vec<Segment>> {
+fn mapped(cx: &mut MonitorCx<'_, '_>, cpus: &[CpuRegs]) -> QResult<Vec<Segment>> {
     let mut list: Vec<Segment> = Vec::new();
     let mut roots = Vec::new();
     for regs in cpus.iter().filter(|r| r.cr[0] >> 31 & 1 != 0) {
@@ -197,8 +197,8 @@ fn mapped(cx: &MonitorCx<'_, '_>, cpus: &[CpuRegs]) -> QResult<Vec<Segment>> {
             continue;
         }
         roots.push(regs.cr[2]);
-        let read = |addr: u64, buf: &mut [u8]| super::memory::read_physical(cx, addr, buf);
-        let walked = paging::walk(&read, regs, &mut |page| {
+        let mut read = |addr: u64, buf: &mut [u8]| super::memory::read_physical(cx, addr, buf);
+        let walked = paging::walk(&mut read, regs, &mut |page| {
             let (address, physical) = (page.shown(), page.physical());
             match list.last_mut() {
                 Some(l) if l.address + l.size == address && l.physical + l.size == physical => {

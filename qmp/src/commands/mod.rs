@@ -12,7 +12,6 @@ pub(crate) mod dump;
 pub(crate) mod fd;
 pub(crate) mod host;
 pub(crate) mod input;
-pub(crate) mod keys;
 pub(crate) mod machine;
 pub(crate) mod medium;
 pub(crate) mod memory;

@@ -1,6 +1,6 @@
 //! Virtual addresses of a CPU, translated by its page tables (Intel SDM volume 3, chapter 4).
 
-use super::memory::read_physical;
+use super::memory::{read_physical, read_ram};
 use crate::monitors::MonitorCx;
 use rqemu_machine::cpu::CpuRegs;
 
@@ -16,7 +16,7 @@ pub(crate) struct NotMapped;
 fn entry(cx: &MonitorCx<'_, '_>, addr: u64, wide: bool) -> u64 {
     let mut buf = [0; 8];
     let n = if wide { 8 } else { 4 };
-    read_physical(cx, addr, &mut buf[..n]);
+    read_ram(cx, addr, &mut buf[..n]);
     u64::from_le_bytes(buf)
 }
 
@@ -71,7 +71,7 @@ fn two_level(cx: &MonitorCx<'_, '_>, cr3: u64, pse: bool, addr: u32) -> Result<u
 
 /// Reads memory by virtual address.
 pub(crate) fn read_virtual(
-    cx: &MonitorCx<'_, '_>,
+    cx: &mut MonitorCx<'_, '_>,
     regs: &CpuRegs,
     mut addr: u64,
     mut buf: &mut [u8],
@@ -79,7 +79,8 @@ pub(crate) fn read_virtual(
     while !buf.is_empty() {
         let n = buf.len().min((4096 - addr % 4096) as usize);
         let (part, rest) = buf.split_at_mut(n);
-        read_physical(cx, translate(cx, regs, addr)?, part);
+        let at = translate(cx, regs, addr)?;
+        read_physical(cx, at, part);
         buf = rest;
         addr = addr.wrapping_add(n as u64);
     }
@@ -134,7 +135,7 @@ const MAX_ENTRIES: usize = 4 << 20;
 
 /// Visits all mapped pages by ascending address; `read` fetches physical memory.
 pub(crate) fn walk(
-    read: &dyn Fn(u64, &mut [u8]),
+    read: &mut dyn FnMut(u64, &mut [u8]),
     regs: &CpuRegs,
     visit: &mut dyn FnMut(Page),
 ) -> Result<(), Truncated> {
@@ -160,7 +161,7 @@ enum Mode {
 }
 
 struct Walk<'a> {
-    read: &'a dyn Fn(u64, &mut [u8]),
+    read: &'a mut dyn FnMut(u64, &mut [u8]),
     mode: Mode,
     levels: u32,
     left: usize,
@@ -240,10 +241,10 @@ mod tests {
             self.0[at..at + n].copy_from_slice(&value.to_le_bytes()[..n]);
         }
         fn pages(&self, regs: &CpuRegs) -> Result<Vec<(u64, u64, u64, u64)>, Truncated> {
-            let read =
+            let mut read =
                 |at: u64, buf: &mut [u8]| buf.copy_from_slice(&self.0[at as usize..at as usize + buf.len()]);
             let mut list = Vec::new();
-            walk(&read, regs, &mut |p| list.push((p.shown(), p.frame, p.size, p.rights)))?;
+            walk(&mut read, regs, &mut |p| list.push((p.shown(), p.frame, p.size, p.rights)))?;
             Ok(list)
         }
     }

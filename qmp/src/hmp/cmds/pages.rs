@@ -30,7 +30,7 @@ fn end(h: &mut HmpCx<'_, '_, '_>, walked: Result<(), Truncated>) {
 pub(super) fn tlb(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
     let Some(regs) = paged(h) else { return };
     let mut out = String::new();
-    let walked = walk(&|at, buf| read_physical(h.cx, at, buf), &regs, &mut |page| {
+    let walked = walk(&mut |at, buf| read_physical(h.cx, at, buf), &regs, &mut |page| {
         let flags: String =
             [(63, 'X'), (8, 'G'), (7, 'P'), (6, 'D'), (5, 'A'), (4, 'C'), (3, 'T'), (2, 'U'), (1, 'W')]
                 .map(|(bit, letter)| if page.entry >> bit & 1 != 0 { letter } else { '-' })
@@ -60,7 +60,7 @@ impl Range {
 pub(super) fn mem(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
     let Some(regs) = paged(h) else { return };
     let (mut out, mut open) = (String::new(), None::<Range>);
-    let walked = walk(&|at, buf| read_physical(h.cx, at, buf), &regs, &mut |page| match &mut open {
+    let walked = walk(&mut |at, buf| read_physical(h.cx, at, buf), &regs, &mut |page| match &mut open {
         Some(r) if r.end == page.addr && r.first.rights == page.rights => r.end += page.size,
         _ => {
             out.extend(open.take().map(|r| r.line()));
