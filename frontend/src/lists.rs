@@ -12,20 +12,10 @@ use rqemu_machine::objects;
 use rqemu_machine::qom::{self, Category, ClassInfo};
 use rqemu_machine::spec::Loc;
 use rqemu_machine::{qerr, QResult};
-use rqemu_qmp::monitors::{CommandLineOption, Env};
 
 use crate::lower::display::VGA_CARDS;
 use crate::report::{Printer, Report};
 use crate::HelpRequest;
-
-/// The command line as QMP's `query-command-line-options` shows it.
-pub struct CommandLine;
-
-impl Env for CommandLine {
-    fn command_line_options(&self) -> Vec<CommandLineOption> {
-        Vec::new()
-    }
-}
 
 /// Prints a list.
 pub fn help(request: &HelpRequest, printer: &Printer) -> ExitCode {

@@ -120,6 +120,8 @@ pub struct Machine {
     pub rngs: crate::devices::virtio::rng::RngSources,
     /// Completions of block requests on their way to devices.
     pub(crate) completions: crate::completion::Completions,
+    /// Descriptors that clients and the command line handed over (`/dev/fdset/N`).
+    pub fdsets: crate::fdsets::FdSets,
     /// Objects of users.
     pub objects: crate::objects::ObjectTable,
     /// NUMA nodes, if the machine has any.
@@ -136,6 +138,10 @@ pub struct Machine {
     pub cpu_setup: crate::cpu::SharedSetup,
     /// vCPUs to create (between board and accelerator start).
     pub(crate) cpu_configs: Option<CpuConfigs>,
+    /// Migration capability `events`: changes of state are announced.
+    pub migration_events: bool,
+    /// The last dump of guest memory: whether it was written, bytes written, bytes in all.
+    pub dump: Option<(bool, i64, i64)>,
     /// Construction is over: from now on devices are hot-plugged.
     pub ready: bool,
     /// What `-d` logs.
@@ -194,6 +200,7 @@ impl Machine {
             iothreads: Default::default(),
             rngs: Default::default(),
             completions: Default::default(),
+            fdsets: Default::default(),
             objects: Default::default(),
             numa: None,
             board: None,
@@ -203,6 +210,8 @@ impl Machine {
             main_ram: Vec::new(),
             cpu_setup: None,
             cpu_configs: None,
+            migration_events: false,
+            dump: None,
             ready: false,
             power_device: None,
             vmport: None,

@@ -15,6 +15,7 @@ use rqemu_machine::clock::ClockKind;
 use rqemu_machine::device::DevId;
 use rqemu_machine::event_loop::{MonInput, MonitorHost};
 use rqemu_machine::shared::MachineLock;
+use rqemu_machine::spec::ChardevSpec;
 use rqemu_machine::{qerr, QResult};
 use serde_json::Value;
 use std::time::Instant;
@@ -26,6 +27,12 @@ const WAKE_TIMER: (DevId, u32) = (DevId::MONITOR_TIMERS, 0);
 pub trait Env: Send {
     /// Options for `query-command-line-options`, with their parameters.
     fn command_line_options(&self) -> Vec<CommandLineOption>;
+
+    /// Character devices that `text` describes as `-chardev` does; `id` stands for an `id=` in it.
+    ///
+    /// # Errors
+    /// What `-chardev` would say.
+    fn chardevs(&self, text: &str, id: Option<&str>) -> QResult<Vec<ChardevSpec>>;
 }
 
 /// An option for `query-command-line-options`.
@@ -58,6 +65,10 @@ impl Env for NoEnv {
     fn command_line_options(&self) -> Vec<CommandLineOption> {
         Vec::new()
     }
+
+    fn chardevs(&self, _: &str, _: Option<&str>) -> QResult<Vec<ChardevSpec>> {
+        Err(qerr!("chardev: not available"))
+    }
 }
 
 /// What a command may touch.
@@ -68,7 +79,7 @@ pub struct MonitorCx<'a, 'm> {
     pub mon: &'a mut MonState,
     /// The rest of the program.
     pub env: &'a mut dyn Env,
-    /// Descriptors by name, and sets of descriptors.
+    /// Descriptors by name.
     pub fds: &'a mut FdStore,
     /// Effects on the session, applied after the command.
     pub after: After,
@@ -141,11 +152,6 @@ impl Monitors {
     /// No monitors yet.
     pub fn new(env: Box<dyn Env>) -> Self {
         Self { list: Vec::new(), throttle: Throttle::default(), fds: FdStore::default(), armed: None, env }
-    }
-
-    /// Sets of descriptors (for `-add-fd`).
-    pub fn fds(&mut self) -> &mut FdStore {
-        &mut self.fds
     }
 
     /// Adds a QMP monitor on a character device.

@@ -3,6 +3,7 @@
 pub mod kvm;
 pub mod lapic;
 mod none;
+pub mod stats;
 pub mod tcg;
 
 pub use none::NoCpu;
@@ -192,6 +193,12 @@ pub trait Accel: Send {
     fn translate(&mut self, _index: usize, _addr: u64) -> Option<u64> {
         None
     }
+    /// Statistics of the VM, or of a CPU; `None` if they are not open (see [`Self::open_stats`]).
+    fn stats(&mut self, _cpu: Option<usize>) -> Option<Vec<stats::Stat>> {
+        None
+    }
+    /// Opens statistics, if the accelerator has any. The CPUs are parked.
+    fn open_stats(&mut self, _cpu: Option<usize>) {}
     /// Ends all CPU threads. Not with the machine lock held by the caller's own vCPU.
     fn stop(&mut self) {}
     /// For code that knows the concrete accelerator.

@@ -180,6 +180,7 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     let spec = &*spec;
     let log = crate::log::Log::open(&spec.run.log)?;
     let mut m = Machine::new();
+    add_fds(&mut m, spec)?;
     m.log = Arc::new(log);
     let event_loop = EventLoop::new(&mut m)
         .map_err(|e| qerr!("cannot create event loop: {}", crate::error::strerror(&e)))?;
@@ -280,6 +281,21 @@ fn machine_object(spec: &VmSpec, kind: &'static MachineType) -> QResult<MachineO
         }
     }
     Ok(o)
+}
+
+/// `-add-fd`, and files named `/dev/fdset/N`.
+fn add_fds(m: &mut Machine, spec: &VmSpec) -> QResult<()> {
+    m.block.set_fd_opener(Arc::new(m.fdsets.clone()));
+    for f in &spec.run.fds {
+        let added = m.fdsets.add_inherited(f.set, f.fd, f.opaque.clone());
+        added.map_err(|e| f.loc.locate(qerr!("error duplicating fd: {}", crate::error::strerror(&e))))?;
+    }
+    // One descriptor may have been added to several sets.
+    let mut numbers: Vec<i32> = spec.run.fds.iter().map(|f| f.fd).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers.into_iter().for_each(crate::fdsets::close_inherited);
+    Ok(())
 }
 
 fn apply_run_options(m: &mut Machine, spec: &VmSpec) {

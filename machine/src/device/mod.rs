@@ -62,6 +62,20 @@ pub enum BusKind {
 }
 
 impl BusKind {
+    /// All kinds.
+    pub const ALL: &'static [Self] = &[
+        Self::System,
+        Self::Isa,
+        Self::Pci,
+        Self::Ide,
+        Self::Floppy,
+        Self::Scsi,
+        Self::Virtio,
+        Self::VirtioSerial,
+        Self::Usb,
+        Self::I2c,
+    ];
+
     /// QOM type name.
     pub fn type_name(self) -> &'static str {
         match self {

@@ -1,8 +1,8 @@
 //! Guest memory.
 
 use crate::monitors::MonitorCx;
-use crate::qapi_struct;
 use crate::types::Empty;
+use crate::{qapi_enum, qapi_struct, qapi_union};
 use rqemu_machine::error::strerror;
 use rqemu_machine::memory::Space;
 use rqemu_machine::{qerr, QResult};
@@ -39,14 +39,31 @@ qapi_struct! {
         /// Host nodes that it may come from.
         host_nodes: Vec<u16>,
         /// How they are used.
-        policy: String,
+        policy: HostMemPolicy,
     }
-    /// Element of `query-memory-devices`.
-    pub struct MemoryDeviceInfo {
-        /// Kind.
-        type_ as "type": String,
-        /// Facts about it.
-        data: serde_json::Value,
+    /// A memory module.
+    pub struct PCDIMMDeviceInfo {
+        /// Id.
+        id: Option<String>,
+        /// Address.
+        addr: i64,
+        /// Bytes.
+        size: i64,
+        /// Slot.
+        slot: i64,
+        /// NUMA node.
+        node: i64,
+        /// Backend.
+        memdev: String,
+        /// Plugged after start.
+        hotplugged: bool,
+        /// It can be unplugged.
+        hotpluggable: bool,
+    }
+    /// Wrapped.
+    pub struct PCDIMMDeviceData {
+        /// The module.
+        data: PCDIMMDeviceInfo,
     }
     /// Arguments of `memsave`.
     pub struct Memsave {
@@ -67,6 +84,24 @@ qapi_struct! {
         size: i64,
         /// File.
         filename: String,
+    }
+}
+
+qapi_enum! {
+    /// How memory is spread over host nodes.
+    pub enum HostMemPolicy {
+        Default = "default",
+        Preferred = "preferred",
+        Bind = "bind",
+        Interleave = "interleave",
+    }
+}
+
+qapi_union! {
+    /// Element of `query-memory-devices`.
+    pub union MemoryDeviceInfo("type") {
+        "dimm" => Dimm(PCDIMMDeviceData),
+        "nvdimm" => Nvdimm(PCDIMMDeviceData),
     }
 }
 
@@ -159,7 +194,11 @@ pub(super) fn query_memory_devices(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResu
 }
 
 pub(crate) fn query_memdev(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<Memdev>> {
-    let main = cx.m.main_ram.iter().map(|ram| Memdev {
+    let objects = cx.m.memdev_info();
+    let known: Vec<String> = objects.iter().map(|m| m.id.clone()).collect();
+    // Main memory without a backend of the user's is one that the board makes.
+    let board = cx.m.main_ram.iter().filter(|ram| !known.iter().any(|id| id == ram.name()));
+    let board = board.map(|ram| Memdev {
         id: Some(ram.name().into()),
         size: ram.len(),
         merge: true,
@@ -168,7 +207,28 @@ pub(crate) fn query_memdev(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<
         share: false,
         reserve: Some(true),
         host_nodes: Vec::new(),
-        policy: "default".into(),
+        policy: HostMemPolicy::Default,
     });
-    Ok(main.collect())
+    let user = objects.into_iter().map(|m| Memdev {
+        id: Some(m.id),
+        size: m.size,
+        merge: m.merge,
+        dump: m.dump,
+        prealloc: m.prealloc,
+        share: m.share,
+        reserve: Some(m.reserve),
+        host_nodes: m.host_nodes.into_iter().filter_map(|n| u16::try_from(n).ok()).collect(),
+        policy: policy(m.policy),
+    });
+    Ok(user.chain(board).collect())
+}
+
+fn policy(p: rqemu_machine::objects::HostMemPolicy) -> HostMemPolicy {
+    use rqemu_machine::objects::HostMemPolicy as P;
+    match p {
+        P::Default => HostMemPolicy::Default,
+        P::Preferred => HostMemPolicy::Preferred,
+        P::Bind => HostMemPolicy::Bind,
+        P::Interleave => HostMemPolicy::Interleave,
+    }
 }

@@ -3,8 +3,7 @@
 use crate::monitors::MonitorCx;
 use crate::qapi_struct;
 use crate::qom_tree::{self, info, resolve, Object, DEVICE_PROPS};
-use rqemu_machine::qom::{self, ClassInfo};
-use rqemu_machine::{qerr, ErrorClass, QError, QResult};
+use rqemu_machine::{qerr, QError, QResult};
 use serde_json::Value;
 
 qapi_struct! {
@@ -63,20 +62,14 @@ qapi_struct! {
     }
 }
 
-/// Properties of a class as introspection shows them.
-fn class_props(class: &'static ClassInfo) -> impl Iterator<Item = ObjectPropertyInfo> {
-    class.props.iter().map(|p| ObjectPropertyInfo {
-        name: p.name.into(),
-        type_: p.ty.into(),
-        description: (!p.desc.is_empty()).then(|| p.desc.into()),
-        default_value: (p.default)(),
-    })
-}
-
 pub(crate) fn qom_list(cx: &mut MonitorCx<'_, '_>, args: QomPath) -> QResult<Vec<ObjectPropertyInfo>> {
     let object = resolve(cx, &args.path)?;
     let mut list = vec![info("type", "string")];
     list.extend(qom_tree::properties(cx.m, object));
+    if is_balloon(cx, object) {
+        list.push(info("guest-stats", "guest statistics"));
+        list.push(info("guest-stats-polling-interval", "int"));
+    }
     for (name, child) in object.children(cx.m) {
         list.push(info(&name, &format!("child<{}>", child.type_name(cx.m))));
     }
@@ -85,8 +78,29 @@ pub(crate) fn qom_list(cx: &mut MonitorCx<'_, '_>, args: QomPath) -> QResult<Vec
 
 pub(crate) fn qom_get(cx: &mut MonitorCx<'_, '_>, args: QomGet) -> QResult<Value> {
     let object = resolve(cx, &args.path)?;
+    if let Some(value) = balloon_property(cx, object, &args.property)? {
+        return Ok(value);
+    }
     qom_tree::property(cx.m, object, &args.property)
         .ok_or_else(|| qerr!("Property '{}.{}' not found", object.type_name(cx.m), args.property))
+}
+
+/// Whether `object` is the balloon that the guest sees.
+fn is_balloon(cx: &MonitorCx<'_, '_>, object: Object) -> bool {
+    matches!(object, Object::Device(id)
+        if cx.m.tree.get(id).is_some_and(|d| d.class.name.starts_with("virtio-balloon")))
+}
+
+/// Properties of the balloon that only its run-time half knows.
+fn balloon_property(cx: &mut MonitorCx<'_, '_>, object: Object, name: &str) -> QResult<Option<Value>> {
+    if !is_balloon(cx, object) {
+        return Ok(None);
+    }
+    match name {
+        "guest-stats" => cx.m.balloon_stats().map(Some),
+        "guest-stats-polling-interval" => cx.m.balloon_polling_interval().map(|v| Some(v.into())),
+        _ => Ok(None),
+    }
 }
 
 pub(crate) fn qom_set(cx: &mut MonitorCx<'_, '_>, args: QomSet) -> QResult<()> {
@@ -95,6 +109,15 @@ pub(crate) fn qom_set(cx: &mut MonitorCx<'_, '_>, args: QomSet) -> QResult<()> {
     let fixed = || qerr!("Property '{owner}.{name}' is not writable");
     match object {
         _ if name == "type" => Err(fixed()),
+        _ if name == "guest-stats" && is_balloon(cx, object) => {
+            Err(qerr!("Property 'virtio-balloon-device.guest-stats' is not writable"))
+        }
+        _ if name == "guest-stats-polling-interval" && is_balloon(cx, object) => {
+            let seconds = args.value.as_i64();
+            let seconds =
+                seconds.ok_or_else(|| qerr!("Invalid parameter type for '{name}', expected: integer"))?;
+            cx.m.balloon_set_polling_interval(seconds)
+        }
         Object::Device(id) => {
             let node = cx.m.tree.get(id).ok_or_else(|| QError::device_not_found(&args.path))?;
             if DEVICE_PROPS.iter().any(|(n, _)| *n == name) {
@@ -110,7 +133,15 @@ pub(crate) fn qom_set(cx: &mut MonitorCx<'_, '_>, args: QomSet) -> QResult<()> {
         }
         Object::Machine => match cx.m.board.as_ref().map(|b| b.props.table().find(name)) {
             // The properties of the machine were read when it was built.
-            Some(Some(_)) => Err(qerr!("Property '{owner}.{name}' cannot be changed after start")),
+            Some(Some(p)) => Err(match (p.ty, &args.value) {
+                ("bool", v) if !v.is_boolean() => {
+                    qerr!("Invalid parameter type for '{name}', expected: boolean")
+                }
+                ("string", v) if !v.is_string() => {
+                    qerr!("Invalid parameter type for '{name}', expected: string")
+                }
+                _ => qerr!("Property '{owner}.{name}' cannot be changed after start"),
+            }),
             _ => Err(qerr!("Property '{owner}.{name}' not found")),
         },
         Object::User(n) => {
@@ -120,44 +151,6 @@ pub(crate) fn qom_set(cx: &mut MonitorCx<'_, '_>, args: QomSet) -> QResult<()> {
         other if qom_tree::property(cx.m, other, name).is_some() => Err(fixed()),
         _ => Err(qerr!("Property '{owner}.{name}' not found")),
     }
-}
-
-pub(super) fn qom_list_types(_: &mut MonitorCx<'_, '_>, args: QomListTypes) -> QResult<Vec<ObjectTypeInfo>> {
-    let wanted = |c: &&'static ClassInfo| {
-        (args.abstract_ == Some(true) || !c.is_abstract)
-            && args.implements.as_deref().is_none_or(|i| qom::is_a(c, i))
-    };
-    let one = |c: &'static ClassInfo| ObjectTypeInfo {
-        name: c.name.into(),
-        abstract_: c.is_abstract.then_some(true),
-        parent: c.parent.map(Into::into),
-    };
-    Ok(qom::classes().filter(wanted).map(one).collect())
-}
-
-pub(super) fn device_list_properties(
-    _: &mut MonitorCx<'_, '_>,
-    args: TypeName,
-) -> QResult<Vec<ObjectPropertyInfo>> {
-    let class = qom::class_by_name(&args.typename).ok_or_else(|| QError::device_not_found(&args.typename))?;
-    if class.is_abstract || !qom::is_a(class, "device") {
-        return Err(qerr!("Parameter 'typename' expects a non-abstract device type"));
-    }
-    Ok(class_props(class).collect())
-}
-
-pub(super) fn qom_list_properties(
-    _: &mut MonitorCx<'_, '_>,
-    args: TypeName,
-) -> QResult<Vec<ObjectPropertyInfo>> {
-    let missing = || QError::new(ErrorClass::DeviceNotFound, format!("Class '{}' not found", args.typename));
-    let class = qom::class_by_name(&args.typename).ok_or_else(missing)?;
-    let mut list = vec![info("type", "string")];
-    if qom::is_a(class, "device") {
-        list.extend(DEVICE_PROPS.map(|(n, t)| info(n, t)));
-    }
-    list.extend(class_props(class).map(|p| ObjectPropertyInfo { default_value: None, ..p }));
-    Ok(list)
 }
 
 /// A value for a property from text, as HMP's `qom-set` takes it: JSON if it is, else a string.

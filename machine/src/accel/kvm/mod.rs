@@ -8,12 +8,14 @@ mod debug;
 mod irq;
 mod regs;
 mod slots;
+mod stats;
 mod user_irq;
 mod vcpu;
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
+use std::os::fd::AsRawFd;
 use std::os::fd::{FromRawFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -63,6 +65,8 @@ pub struct KvmAccel {
     slots: Slots,
     routes: Routes,
     started: bool,
+    /// Open statistics: of the VM, of CPUs by index.
+    stats: HashMap<Option<usize>, std::fs::File>,
     /// State of all vCPUs and controllers right after creation = reset state.
     chips: Option<irq::ChipState>,
     threads: Vec<JoinHandle<()>>,
@@ -115,6 +119,7 @@ impl KvmAccel {
             slots: Slots::new(max_slots),
             routes: Routes::default(),
             started: false,
+            stats: HashMap::new(),
             chips: None,
             threads: Vec::new(),
             control: None,
@@ -464,6 +469,23 @@ impl Accel for KvmAccel {
     fn cpu_regs(&mut self, index: usize) -> Option<CpuRegs> {
         let control = self.control.clone()?;
         control.run_on(index, |v| v.downcast_mut::<KvmVcpu>().map(|v| regs::read(&v.fd)))?
+    }
+
+    fn stats(&mut self, cpu: Option<usize>) -> Option<Vec<crate::accel::stats::Stat>> {
+        stats::read(self.stats.get(&cpu)?).ok()
+    }
+
+    fn open_stats(&mut self, cpu: Option<usize>) {
+        let opened = match (cpu, self.control.clone()) {
+            (None, _) => stats::open(self.vm.as_raw_fd()).ok(),
+            (Some(i), Some(control)) => control
+                .run_on(i, |v| v.downcast_mut::<KvmVcpu>().and_then(|v| stats::open(v.fd.as_raw_fd()).ok()))
+                .flatten(),
+            _ => None,
+        };
+        if let Some(file) = opened {
+            self.stats.insert(cpu, file);
+        }
     }
 
     fn set_cpu_regs(&mut self, index: usize, r: &CpuRegs) -> bool {

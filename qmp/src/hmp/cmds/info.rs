@@ -86,6 +86,7 @@ pub(super) fn hotpluggable_cpus(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
             ("node-id", p.node_id),
             ("socket-id", p.socket_id),
             ("die-id", p.die_id),
+            ("cluster-id", p.cluster_id),
             ("core-id", p.core_id),
             ("thread-id", p.thread_id),
         ];
@@ -125,16 +126,6 @@ pub(super) fn registers(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
             }
             None => h.line(format!("CPU#{i} not available")),
         }
-    }
-}
-
-pub(super) fn ramblock(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
-    h.line(format!("{:>24} {:>8}  {:>18} {:>18} {:>18}", "Block Name", "PSize", "Offset", "Used", "Total"));
-    let mut offset = 0;
-    for ram in h.cx.m.rams.clone() {
-        let len = ram.len();
-        h.line(format!("{:>24} {:>8}  0x{offset:016x} 0x{len:016x} 0x{len:016x}", ram.name(), "4 KiB"));
-        offset += len;
     }
 }
 
@@ -190,9 +181,9 @@ pub(super) fn memdev(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
         if let Some(reserve) = m.reserve {
             h.line(format!("  reserve: {reserve}"));
         }
-        h.line(format!("  policy: {}", m.policy));
+        h.line(format!("  policy: {}", m.policy.as_str()));
         let nodes: Vec<String> = m.host_nodes.iter().map(u16::to_string).collect();
         h.line(format!("  host nodes: {}", nodes.join(" ")));
-        h.line("");
     }
+    h.line("");
 }
