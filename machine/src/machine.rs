@@ -450,6 +450,10 @@ impl Machine {
                     self.chr_timer(id);
                     continue;
                 }
+                if dev == crate::net::TIMER_DEV {
+                    self.announce_again(id);
+                    continue;
+                }
                 self.with_dev(dev, |d, cx| {
                     if let Some(t) = d.timers() {
                         t.expired(cx, id);
