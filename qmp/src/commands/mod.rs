@@ -11,6 +11,7 @@ pub(crate) mod machine;
 pub(crate) mod medium;
 pub(crate) mod memory;
 mod monitor;
+pub(crate) mod net;
 pub(crate) mod paging;
 pub(crate) mod pci;
 pub(crate) mod qom;
@@ -21,6 +22,7 @@ use crate::types::Empty;
 
 commands! {
     "add-fd" => fd::add_fd;
+    "announce-self" => net::announce_self;
     "block_resize" => block::block_resize;
     "blockdev-add" => block::blockdev_add;
     "blockdev-change-medium" => medium::blockdev_change_medium;
@@ -41,6 +43,8 @@ commands! {
     "human-monitor-command" => monitor::human_monitor_command { features: &["savevm-monitor-nodes"] };
     "input-send-event" => input::input_send_event;
     "memsave" => memory::memsave;
+    "netdev_add" => net::netdev_add;
+    "netdev_del" => net::netdev_del;
     "pmemsave" => memory::pmemsave;
     "qmp_capabilities" => monitor::qmp_capabilities;
     "qom-get" => qom::qom_get;
@@ -70,6 +74,7 @@ commands! {
     "query-named-block-nodes" => block::query_named_block_nodes;
     "query-pci" => pci::query_pci;
     "query-qmp-schema" => monitor::query_qmp_schema;
+    "query-rx-filter" => net::query_rx_filter;
     "query-status" => run::query_status;
     "query-target" => machine::query_target;
     "query-uuid" => machine::query_uuid;
@@ -79,6 +84,7 @@ commands! {
     "screendump" => input::screendump;
     "send-key" => input::send_key;
     "set-action" => run::set_action;
+    "set_link" => net::set_link;
     "stop" => run::stop;
     "system_powerdown" => run::system_powerdown;
     "system_reset" => run::system_reset;
@@ -89,6 +95,7 @@ events! {
     "BLOCK_IO_ERROR" => block::BlockIoError;
     "DEVICE_DELETED" => device::DeviceDeleted;
     "DEVICE_TRAY_MOVED" => medium::TrayMoved;
+    "NIC_RX_FILTER_CHANGED" => net::RxFilterChanged;
     "POWERDOWN" => Empty;
     "RESET" => run::ResetEvent;
     "RESUME" => Empty;

@@ -29,7 +29,7 @@ pub(super) fn closefd(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
 }
 
 /// Splits `driver,key=value,...` where a doubled comma stands for one.
-fn split_opts(text: &str) -> Vec<(Option<String>, String)> {
+pub(super) fn split_opts(text: &str) -> Vec<(Option<String>, String)> {
     let mut items = vec![String::new()];
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {

@@ -4,6 +4,7 @@ mod block;
 mod dev;
 mod info;
 mod mem;
+mod net;
 mod run;
 mod tree;
 
@@ -28,6 +29,13 @@ use Arg::*;
 
 /// All commands, sorted as `help` lists them.
 pub static COMMANDS: &[HmpCommand] = &[
+    cmd(
+        "announce_self",
+        &[OptStr("interfaces"), OptStr("id")],
+        "[interfaces] [id]",
+        "tell the network where the guest's addresses are",
+        net::announce_self,
+    ),
     cmd(
         "block_resize",
         &[Block("device"), Size("size")],
@@ -119,6 +127,14 @@ pub static COMMANDS: &[HmpCommand] = &[
         "move the pointer",
         dev::mouse_move,
     ),
+    cmd(
+        "netdev_add",
+        &[Rest("netdev")],
+        "type,id=str[,prop=value][,...]",
+        "add a network back end",
+        net::netdev_add,
+    ),
+    cmd("netdev_del", &[Str("id")], "id", "remove a network back end", net::netdev_del),
     cmd("o", &[Format, Int("addr"), Int("val")], "/fmt addr value", "write an I/O port", mem::port_out),
     cmd(
         "pmemsave",
@@ -167,6 +183,13 @@ pub static COMMANDS: &[HmpCommand] = &[
         ),
         dev::complete_key,
     ),
+    cmd(
+        "set_link",
+        &[Str("name"), Bool("up")],
+        "name on|off",
+        "take the link of a card or back end up or down",
+        net::set_link,
+    ),
     cmd("stop|s", &[], "", "stop the guest", run::stop),
     cmd("system_powerdown", &[], "", "press the power button", run::system_powerdown),
     cmd("system_reset", &[], "", "reset the machine", run::system_reset),
@@ -211,6 +234,7 @@ pub static INFO: &[HmpCommand] = &[
         tree::mtree,
     ),
     cmd("name", &[], "", "show the guest's name", info::name),
+    cmd("network", &[], "", "show back ends and cards of the network", net::info_network),
     cmd("pci", &[], "", "show PCI devices", info::pci),
     cmd("qom-tree", &[OptStr("path")], "[path]", "show the objects", tree::qom_tree),
     cmd("qtree", &[], "", "show the devices", tree::qtree),
