@@ -4,5 +4,6 @@ pub mod chipset;
 pub mod display;
 pub mod legacy;
 pub mod misc;
+pub mod net;
 pub mod storage;
 pub mod virtio;

@@ -28,7 +28,7 @@ pub mod serial;
 pub mod served;
 pub mod shared;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
