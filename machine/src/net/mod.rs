@@ -10,6 +10,7 @@
 
 mod announce;
 pub mod checksum;
+pub mod crc;
 mod create;
 mod filter;
 mod info;

@@ -53,6 +53,7 @@ register_classes! {
         crate::devices::legacy::i8042::Ps2MouseProps,
         crate::devices::misc::pvpanic::PvpanicProps,
         crate::devices::misc::pvpanic::PvpanicPciProps,
+        crate::devices::net::rtl8139::Rtl8139Props,
         crate::devices::legacy::serial::SerialProps,
         crate::devices::chipset::smbus::SmbusEepromProps,
         crate::devices::virtio::serial::port::VirtConsoleProps,

@@ -1,6 +1,8 @@
 //! Network cards that are not virtio.
 
 pub mod e1000;
+mod microwire;
+pub mod rtl8139;
 
 use crate::device::RealizeCx;
 use crate::net::{NetId, NicArgs, Offloads};

@@ -1,5 +1,7 @@
 //! The EEPROM: 64 words behind a Microwire interface (EECD) and a register that reads a word (EERD).
 
+use crate::devices::net::microwire::{Microwire, WORDS};
+
 /// EECD bits.
 mod eecd {
     pub const SK: u32 = 1;
@@ -15,14 +17,9 @@ mod eecd {
 const EERD_START: u32 = 1;
 const EERD_DONE: u32 = 0x10;
 
-const WORDS: usize = 64;
 const CHECKSUM: usize = WORDS - 1;
 /// Sum of all words.
 const SUM: u16 = 0xbaba;
-
-/// Opcode of a read with its start bit: three bits, then six of the address.
-const READ: u32 = 6;
-const COMMAND_BITS: u32 = 9;
 
 /// What the words are besides address, device id and checksum.
 #[rustfmt::skip]
@@ -39,16 +36,10 @@ const CONTENT: [u16; WORDS] = [
 
 /// The EEPROM and its interface.
 pub struct Eeprom {
-    words: [u16; WORDS],
+    chip: Microwire,
     /// EECD as written.
     lines: u32,
     eerd: u32,
-    /// Bits that came in since chip select, newest lowest.
-    input: u32,
-    count: u32,
-    /// Bits that went out of the word being read.
-    out: u32,
-    reading: bool,
 }
 
 impl Eeprom {
@@ -62,58 +53,25 @@ impl Eeprom {
         words[0x0d] = device;
         let sum = words[..CHECKSUM].iter().fold(0u16, |s, w| s.wrapping_add(*w));
         words[CHECKSUM] = SUM.wrapping_sub(sum);
-        Self { words, lines: 0, eerd: 0, input: 0, count: 0, out: 0, reading: false }
+        Self { chip: Microwire::new(words), lines: 0, eerd: 0 }
     }
 
     /// Idle interface.
     pub fn power_on(&mut self) {
-        (self.lines, self.eerd, self.reading) = (0, 0, false);
-        (self.input, self.count, self.out) = (0, 0, 0);
-    }
-
-    fn word(&self, i: u32) -> u16 {
-        self.words.get(i as usize).copied().unwrap_or(0)
+        (self.lines, self.eerd) = (0, 0);
+        self.chip.reset();
     }
 
     /// Reads EECD.
     pub fn control(&self) -> u32 {
-        let idle = !self.reading;
-        let bit = self.reading
-            && self.out > 0
-            && self.word(self.input & 0x3f) >> 16u32.saturating_sub(self.out).min(15) & 1 != 0;
-        let data = if idle || bit { eecd::DO } else { 0 };
+        let data = if self.chip.output().unwrap_or(true) { eecd::DO } else { 0 };
         eecd::PRES | eecd::GNT | data | self.lines
     }
 
     /// Writes EECD.
     pub fn set_control(&mut self, v: u32) {
-        let old = self.lines;
         self.lines = v & (eecd::SK | eecd::CS | eecd::DI | eecd::FWE | eecd::REQ);
-        if v & eecd::CS == 0 {
-            return;
-        }
-        if old & eecd::CS == 0 {
-            (self.input, self.count, self.out, self.reading) = (0, 0, 0, false);
-        }
-        let rising = v & eecd::SK != 0 && old & eecd::SK == 0;
-        if !rising {
-            return;
-        }
-        if self.reading {
-            self.out += 1;
-            if self.out > 16 {
-                // The next word follows.
-                self.out = 1;
-                self.input = self.input & !0x3f | (self.input + 1) & 0x3f;
-            }
-            return;
-        }
-        self.input = self.input << 1 | u32::from(v & eecd::DI != 0);
-        self.count += 1;
-        if self.count >= COMMAND_BITS {
-            self.reading = self.input >> 6 & 7 == READ;
-            self.count = 0;
-        }
+        self.chip.set(v & eecd::CS != 0, v & eecd::SK != 0, v & eecd::DI != 0);
     }
 
     /// Writes EERD: starts a read.
@@ -127,6 +85,6 @@ impl Eeprom {
             return self.eerd;
         }
         let v = self.eerd & !EERD_START & 0xffff;
-        u32::from(self.word(self.eerd >> 8 & 0xff)) << 16 | v | EERD_DONE
+        u32::from(self.chip.word(self.eerd >> 8 & 0xff)) << 16 | v | EERD_DONE
     }
 }
