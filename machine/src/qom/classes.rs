@@ -45,6 +45,7 @@ register_classes! {
         crate::devices::legacy::kvm::KvmIoapicProps,
         crate::devices::legacy::kvm::KvmPitProps,
         crate::devices::legacy::rtc::Mc146818Props,
+        crate::devices::net::ne2000::Ne2kPciProps,
         crate::devices::legacy::serial::PciSerialProps,
         crate::devices::storage::ide::Piix3IdeProps,
         crate::devices::storage::ide::Piix4IdeProps,

@@ -2,6 +2,7 @@
 
 pub mod e1000;
 mod microwire;
+pub mod ne2000;
 pub mod rtl8139;
 
 use crate::device::RealizeCx;
