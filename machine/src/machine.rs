@@ -12,17 +12,17 @@ use std::time::SystemTime;
 use rqemu_block::BlockGraph;
 use serde_json::Value;
 
-use crate::accel::kvm::VcpuConfig;
-use crate::accel::{Accel, IrqChip, NoCpu};
+use crate::accel::{Accel, CpuConfigs, IrqChip, NoCpu};
 use crate::boards::MachineObject;
 use crate::builder::MachineInfo;
 use crate::chardev::{CharId, CharTable, MonId};
 use crate::clock::{Clock, ClockKind, Timers};
 use crate::cpu::BootRegs;
 use crate::device::{Cx, DevId, Device, DeviceTree, GlobalProp};
+use crate::devices::legacy::{i8259, ioapic};
 use crate::direct::DirectBoot;
 use crate::event_loop::{FdTable, MonInput};
-use crate::irq::{IrqLine, IrqLines, IrqSink};
+use crate::irq::{IrqChips, IrqLine, IrqLines, IrqSink};
 use crate::memory::{
     access, FlatMaps, IoSpec, Maps, Owner, RamBlock, RamSource, RegionId, RegionKind, RegionTree, Space,
 };
@@ -68,6 +68,8 @@ pub struct Machine {
     isa_irqs: Vec<IrqLine>,
     /// Inputs of user-space interrupt controllers by GSI.
     pub gsi_sinks: Vec<Vec<IrqSink>>,
+    /// Interrupt controllers that are devices of ours (not the accelerator's).
+    pub irq_chips: IrqChips,
     /// Clocks.
     pub clock: Clock,
     /// `-rtc`: what real-time clocks start from and run on.
@@ -124,7 +126,7 @@ pub struct Machine {
     /// What the CPUs have in common, if the machine has any.
     pub cpu_setup: crate::cpu::SharedSetup,
     /// vCPUs to create (between board and accelerator start).
-    pub(crate) cpu_configs: Option<Vec<VcpuConfig>>,
+    pub(crate) cpu_configs: Option<CpuConfigs>,
     /// Construction is over: from now on devices are hot-plugged.
     pub ready: bool,
     /// Device that the power button is wired to.
@@ -153,6 +155,7 @@ impl Machine {
             irqs: IrqLines::default(),
             isa_irqs: Vec::new(),
             gsi_sinks: Vec::new(),
+            irq_chips: IrqChips::default(),
             clock: Clock::default(),
             rtc: crate::spec::RtcSpec::default(),
             timers: Timers::default(),
@@ -294,7 +297,8 @@ impl Machine {
 
     fn commit_memory(&mut self) {
         self.mem.take_dirty();
-        let new = FlatMaps { mem: self.mem.flatten(self.mem.system), io: self.mem.flatten(self.mem.io) };
+        let mem = self.mem.flatten(self.mem.system).observed(self.accel.write_observer());
+        let new = FlatMaps { mem, io: self.mem.flatten(self.mem.io) };
         if let Err(e) = self.accel.memory_changed(&self.flat, &new) {
             self.fault.get_or_insert(e);
         }
@@ -404,6 +408,7 @@ impl Machine {
         match self.irqs.set(line, level) {
             IrqSink::None => {}
             IrqSink::Gsi(gsi) => self.set_gsi(gsi, level),
+            IrqSink::A20 => self.accel.set_a20(level),
             IrqSink::Device(dev, pin) => self.effects.push_back(Effect::IrqInput(dev, pin, level)),
         }
     }
@@ -419,6 +424,22 @@ impl Machine {
                 self.effects.push_back(Effect::IrqInput(dev, pin, level));
             }
         }
+    }
+
+    /// The boot processor takes the interrupt that the 8259s request: their vector.
+    pub fn acknowledge_pic(&mut self) -> u8 {
+        let Some(master) = self.irq_chips.pic else { return 0 };
+        let v = i8259::acknowledge(self, master);
+        self.settle_if_idle();
+        v
+    }
+
+    /// A local APIC broadcasts that a level interrupt ended.
+    pub fn end_of_interrupt(&mut self, vector: u8) {
+        for io in self.irq_chips.ioapics.clone() {
+            ioapic::end_of_interrupt(self, io, vector);
+        }
+        self.settle_if_idle();
     }
 
     /// The shared line of an ISA interrupt.

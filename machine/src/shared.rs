@@ -97,6 +97,7 @@ impl MachineLock<'_> {
         }
         self.pause_vcpus();
         self.clock.stop();
+        self.accel.clock_changed();
         self.run.set_state(state);
         self.notify_run_state(false);
         self.emit("STOP", None);
@@ -110,6 +111,7 @@ impl MachineLock<'_> {
         self.emit("RESUME", None);
         self.run.set_state(RunState::Running);
         self.clock.resume();
+        self.accel.clock_changed();
         self.notify_run_state(true);
         self.vcpus.resume();
         self.wake_loop();

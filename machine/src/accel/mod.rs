@@ -1,19 +1,22 @@
 //! Accelerators: what runs the guest's processors.
 
 pub mod kvm;
+pub mod lapic;
 mod none;
+pub mod tcg;
 
 pub use none::NoCpu;
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use crate::cpu::{BootRegs, CpuRegs};
 use crate::device::DevId;
-use crate::memory::{FlatMaps, Space};
+use crate::memory::{FlatMaps, Space, WriteObserver};
 use crate::QResult;
 
 /// Accelerators of this build, in the order of `-accel help`.
-pub const BUILT: &[&str] = &["kvm", "qtest"];
+pub const BUILT: &[&str] = &["tcg", "kvm", "qtest"];
 
 /// Where the interrupt controllers live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,36 @@ pub struct MsiMessage {
     pub data: u32,
 }
 
+/// What a vCPU does, where the accelerator has to keep track of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// Runs.
+    Running,
+    /// Waits for an interrupt.
+    Halted,
+    /// An application processor before its start-up message.
+    WaitForSipi,
+}
+
+impl Activity {
+    /// After a reset only the boot processor runs.
+    pub fn at_reset(index: usize) -> Self {
+        if index == 0 {
+            Activity::Running
+        } else {
+            Activity::WaitForSipi
+        }
+    }
+}
+
+/// The vCPUs to create, in their accelerator's terms.
+pub enum CpuConfigs {
+    /// For KVM.
+    Kvm(Vec<kvm::VcpuConfig>),
+    /// For the software CPU.
+    Tcg(Vec<tcg::TcgCpuConfig>),
+}
+
 /// An accelerator, as the machine under its lock sees it.
 pub trait Accel: Send {
     /// Name (`kvm`, `tcg`, `qtest`).
@@ -49,6 +82,17 @@ pub trait Accel: Send {
     fn msi(&mut self, _msg: MsiMessage) {}
     /// The interrupt request line of the boot processor (user-space PIC).
     fn set_intr(&mut self, _level: bool) {}
+    /// The redirection table of the first I/O APIC changed (split irqchip: the accelerator must know which vectors
+    /// end level interrupts).
+    fn ioapic_changed(&mut self, _entries: &[Option<MsiMessage>]) {}
+    /// The virtual clock was stopped or goes on.
+    fn clock_changed(&mut self) {}
+    /// The boot processor's address line 20.
+    fn set_a20(&mut self, _on: bool) {}
+    /// Who wants to know what devices write into guest memory.
+    fn write_observer(&self) -> Option<Arc<dyn WriteObserver>> {
+        None
+    }
     /// The memory map changed from `old` to `new`.
     fn memory_changed(&mut self, _old: &FlatMaps, _new: &FlatMaps) -> QResult<()> {
         Ok(())

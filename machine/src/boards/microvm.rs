@@ -215,6 +215,7 @@ fn legacy_devices(
     if !w.kernel_chips {
         connect_gsis(b.m, pics, io1);
         if let Some(io2) = io2 {
+            b.m.irq_chips.ioapics.push(io2);
             b.m.gsi_sinks.extend((0..ioapic::PINS as u32).map(|pin| vec![IrqSink::Device(io2, pin)]));
         }
         if let (Some(io), Some((master, _))) = (io1, pics) {

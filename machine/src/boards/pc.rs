@@ -10,10 +10,13 @@ use super::MachineType;
 use crate::builder::Build;
 use crate::device::{BusId, DevId, DeviceTree, Place};
 use crate::devices::chipset::{dma, fw_cfg, i440fx, piix3, piix4_pm};
+use crate::devices::legacy::i8042::I8042;
 use crate::devices::legacy::ioapic::Ioapic;
 use crate::devices::legacy::{connect_gsis, hpet, i8259};
+use crate::devices::misc::port92::Port92;
 use crate::devices::misc::ports;
 use crate::firmware::fw_cfg_files::pc_ram_layout;
+use crate::irq::{IrqLine, IrqSink};
 use crate::memory::{RamSource, RegionId, RegionKind};
 use crate::qom::{OnOffAuto, PropInput};
 use crate::spec::MachineDefaults;
@@ -131,10 +134,21 @@ fn legacy_devices(b: &mut Build<'_>, pc: &Pc, host: &i440fx::I440fxParts, kernel
     b.create_parallels(pc.isa)?;
     b.create_floppy(pc.isa)?;
     if keyboard {
-        b.m.add_board_device("i8042", isa, &[])?;
+        let keyboard = b.m.add_board_device("i8042", isa, &[])?;
+        let line = b.m.with::<I8042, _>(keyboard, |k, _| k.a20_line());
+        connect_a20(b, line);
     }
-    b.m.add_board_device("port92", isa, &[])?;
+    let port = b.m.add_board_device("port92", isa, &[])?;
+    let line = b.m.with::<Port92, _>(port, |p, _| p.a20_line());
+    connect_a20(b, line);
     Ok(())
+}
+
+/// Both gates lead to the same line; the last one that moves decides.
+fn connect_a20(b: &mut Build<'_>, line: Option<IrqLine>) {
+    if let Some(line) = line {
+        b.m.irqs.connect(line, IrqSink::A20);
+    }
 }
 
 fn south_bridge(b: &mut Build<'_>, pc: &Pc) -> QResult<()> {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::Messages;
-use crate::accel::kvm::{KvmAccel, KvmOptions, VcpuConfig};
-use crate::accel::{IrqChip, NoCpu, BUILT};
+use crate::accel::kvm::{KvmAccel, KvmOptions};
+use crate::accel::tcg::TcgAccel;
+use crate::accel::{CpuConfigs, IrqChip, NoCpu, BUILT};
 use crate::boards::{MachineType, PcProps};
 use crate::cpu::BootRegs;
 use crate::machine::Machine;
@@ -93,6 +94,11 @@ fn one(m: &mut Machine, a: &AccelSpec, kind: &MachineType, topo: Topology) -> QR
             m.accel = Box::new(kvm);
             Ok(())
         }
+        "tcg" => {
+            tcg_props(a)?;
+            m.accel = Box::new(TcgAccel::default());
+            Ok(())
+        }
         "qtest" => {
             m.accel = Box::new(NoCpu);
             m.clock.set_manual();
@@ -102,14 +108,38 @@ fn one(m: &mut Machine, a: &AccelSpec, kind: &MachineType, topo: Topology) -> QR
     }
 }
 
+/// `-accel tcg,...`: only what means something to this engine.
+fn tcg_props(a: &AccelSpec) -> QResult<()> {
+    for (k, v) in a.props.iter() {
+        match (k, v.as_str()) {
+            ("thread", Some("multi")) => {}
+            ("thread", Some("single")) => return Err(qerr!("thread=single is not supported")),
+            ("thread", _) => {
+                return Err(qerr!("Invalid 'thread' setting {}", v.as_str().unwrap_or_default()))
+            }
+            ("tb-size" | "split-wx", _) => {
+                return Err(qerr!(
+                    "Property 'tcg-accel.{k}' is not supported: there is no translation buffer"
+                ))
+            }
+            _ => return Err(qerr!("Property 'tcg-accel.{k}' not found")),
+        }
+    }
+    Ok(())
+}
+
 /// Creates the vCPUs (parked).
 pub fn start(shared: &Arc<Shared>, topo: Topology, boot: Option<BootRegs>) -> QResult<()> {
     let mut m = shared.lock();
     let maps = shared.maps.load_full();
     let m = &mut *m;
-    let models = m.cpu_configs.take();
+    let (models, clock) = (m.cpu_configs.take(), m.clock.shared());
+    if let Some(tcg) = m.accel.as_any().downcast_mut::<TcgAccel>() {
+        let Some(CpuConfigs::Tcg(cpus)) = models else { return Ok(()) };
+        return tcg.start(shared, cpus, boot, clock);
+    }
     let Some(kvm) = m.accel.as_any().downcast_mut::<KvmAccel>() else { return Ok(()) };
-    let cpus: Vec<VcpuConfig> = models.unwrap_or_default();
+    let Some(CpuConfigs::Kvm(cpus)) = models else { return Ok(()) };
     let _ = topo;
-    kvm.start(&maps, shared, &cpus, boot)
+    kvm.start(&maps, shared, &cpus, boot, clock)
 }

@@ -3,7 +3,8 @@
 use super::Build;
 use crate::device::BusId;
 use crate::qom::{class_by_name, PropInput};
-use crate::QResult;
+use crate::spec::ChardevBackend;
+use crate::{qerr, QResult};
 
 impl Build<'_> {
     /// Creates all character devices.
@@ -11,6 +12,9 @@ impl Build<'_> {
         for c in &self.spec.chardevs {
             let messages = &mut *self.messages;
             let loc = &c.loc;
+            if self.spec.run.daemonize && matches!(c.backend, ChardevBackend::Stdio { .. }) {
+                return Err(loc.locate(qerr!("cannot use stdio with -daemonize")));
+            }
             let id = self
                 .m
                 .add_chardev(c, &mut |text| match loc.as_str() {

@@ -7,12 +7,14 @@ mod caps;
 mod irq;
 mod regs;
 mod slots;
+mod user_irq;
 mod vcpu;
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, RawFd};
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -23,6 +25,7 @@ use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{Accel, IrqChip, MsiMessage};
+use crate::clock::VirtualClock;
 use crate::cpu::{BootRegs, CpuRegs};
 use crate::device::DevId;
 use crate::memory::{FlatMaps, Space};
@@ -32,6 +35,7 @@ use crate::{qerr, QResult};
 pub use caps::to_cpuid;
 use irq::Routes;
 use slots::Slots;
+use user_irq::UserIrqs;
 use vcpu::{KvmVcpu, ResetState};
 
 /// Properties of `-accel kvm,...`.
@@ -64,8 +68,8 @@ pub struct KvmAccel {
     boot: Option<BootRegs>,
     /// Bound descriptors: (device, vector) -> GSI.
     irqfds: HashMap<(DevId, u32), (RawFd, u32)>,
-    /// Injected by the user-space PIC.
-    intr: bool,
+    /// Interrupt controllers in user space, as far as there are any.
+    irqs: UserIrqs,
 }
 
 impl KvmAccel {
@@ -96,11 +100,8 @@ impl KvmAccel {
             }
         }
         let vm = kvm.create_vm().map_err(|e| ioctl_error("KVM_CREATE_VM", e))?;
-        if opts.irqchip == IrqChip::User {
-            return Err(qerr!("kernel-irqchip=off is not supported by this accelerator yet"));
-        }
-        if opts.irqchip == IrqChip::Split {
-            return Err(qerr!("kernel-irqchip=split is not supported by this accelerator yet"));
+        if opts.irqchip == IrqChip::Split && !kvm.check_extension(Cap::SplitIrqchip) {
+            return Err(qerr!("Split IRQ chip mode not supported."));
         }
         let max_slots = kvm.get_nr_memslots();
         Ok(Self {
@@ -115,7 +116,7 @@ impl KvmAccel {
             control: None,
             boot: None,
             irqfds: HashMap::new(),
-            intr: false,
+            irqs: UserIrqs::Kernel,
         })
     }
 
@@ -139,6 +140,7 @@ impl KvmAccel {
         shared: &Arc<Shared>,
         cpus: &[VcpuConfig],
         boot: Option<BootRegs>,
+        clock: Arc<VirtualClock>,
     ) -> QResult<()> {
         self.started = true;
         self.boot = boot;
@@ -153,6 +155,7 @@ impl KvmAccel {
             self.vm.create_pit2(pit).map_err(|e| ioctl_error("KVM_CREATE_PIT2", e))?;
             self.chips = Some(irq::ChipState::capture(&self.vm)?);
         }
+        self.set_up_irqs(shared, cpus, clock)?;
         self.control = Some(shared.vcpus.clone());
         shared.vcpus.request_pause();
         for (index, c) in cpus.iter().enumerate() {
@@ -166,8 +169,13 @@ impl KvmAccel {
     fn spawn(&mut self, index: usize, c: &VcpuConfig, shared: &Arc<Shared>) -> QResult<()> {
         let fd = self.vm.create_vcpu(u64::from(c.apic_id)).map_err(|e| ioctl_error("KVM_CREATE_VCPU", e))?;
         self.set_up_cpu(&fd, c)?;
+        if let UserIrqs::User(bus) = &self.irqs {
+            let mut s = fd.get_sregs().map_err(|e| ioctl_error("KVM_GET_SREGS", e))?;
+            s.apic_base = bus.base(index);
+            fd.set_sregs(&s).map_err(|e| ioctl_error("KVM_SET_SREGS", e))?;
+        }
         let msrs = if index == 0 { self.kvm.get_msr_index_list().ok() } else { None };
-        let mut v = KvmVcpu::new(index, fd, shared.clone());
+        let mut v = KvmVcpu::new(index, fd, shared.clone(), self.irqs.clone());
         v.reset = Some(ResetState::capture(&v.fd, msrs.as_ref()));
         if index == 0 {
             if let Some(b) = &self.boot {
@@ -227,6 +235,7 @@ impl KvmAccel {
         if let Some(c) = &self.control {
             c.quit();
         }
+        self.irqs.stop();
         for t in self.threads.drain(..) {
             // A vCPU thread does not panic; if it did, the message was printed already.
             let _ = t.join();
@@ -274,7 +283,24 @@ impl Accel for KvmAccel {
         }
     }
 
+    fn ioapic_changed(&mut self, entries: &[Option<MsiMessage>]) {
+        self.routes.pins = Some(entries.to_vec());
+        if self.started {
+            // As with messages: what KVM cannot route is not delivered.
+            let _ = self.routes.commit(&self.vm);
+        }
+    }
+
+    fn clock_changed(&mut self) {
+        if let UserIrqs::User(bus) = &self.irqs {
+            bus.clock_changed();
+        }
+    }
+
     fn msi(&mut self, msg: MsiMessage) {
+        if let UserIrqs::User(bus) = &self.irqs {
+            return bus.msi(msg);
+        }
         let m = kvm_msi {
             address_lo: msg.addr as u32,
             address_hi: (msg.addr >> 32) as u32,
@@ -286,7 +312,16 @@ impl Accel for KvmAccel {
     }
 
     fn set_intr(&mut self, level: bool) {
-        self.intr = level;
+        match &self.irqs {
+            UserIrqs::Kernel => {}
+            UserIrqs::Split(line) => {
+                line.store(level, Ordering::SeqCst);
+                if let (true, Some(c)) = (level, &self.control) {
+                    c.kick(0);
+                }
+            }
+            UserIrqs::User(bus) => bus.set_pic(level),
+        }
     }
 
     fn memory_changed(&mut self, _old: &FlatMaps, new: &FlatMaps) -> QResult<()> {
@@ -336,6 +371,9 @@ impl Accel for KvmAccel {
             self.routes.free(gsi);
         }
         let Some(msg) = msg else { return true };
+        if self.irqchip == IrqChip::User {
+            return false;
+        }
         let Some(gsi) = self.routes.add(msg) else { return false };
         if self.routes.commit(&self.vm).is_err() || self.vm.register_irqfd(&efd, gsi).is_err() {
             self.routes.free(gsi);
@@ -359,6 +397,9 @@ impl Accel for KvmAccel {
                 }
             });
         }
+        if let UserIrqs::User(bus) = &self.irqs {
+            bus.reset();
+        }
         if let Some(c) = &self.chips {
             c.restore(&self.vm);
         }
@@ -370,6 +411,9 @@ impl Accel for KvmAccel {
     }
 
     fn nmi(&mut self, index: usize) -> bool {
+        if let UserIrqs::User(bus) = &self.irqs {
+            return bus.nmi(index);
+        }
         let Some(control) = self.control.clone() else { return false };
         control
             .run_on(index, |v| v.downcast_mut::<KvmVcpu>().is_some_and(|v| v.fd.nmi().is_ok()))

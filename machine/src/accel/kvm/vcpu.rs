@@ -5,12 +5,15 @@ use std::sync::Arc;
 use kvm_bindings::{
     kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_regs, kvm_run, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
     kvm_xsave, MsrList, Msrs, KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR,
-    KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN,
-    KVM_EXIT_SYSTEM_EVENT, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN,
+    KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IO_OUT, KVM_EXIT_IRQ_WINDOW_OPEN,
+    KVM_EXIT_MMIO, KVM_EXIT_SET_TPR, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_SYSTEM_EVENT_RESET,
+    KVM_SYSTEM_EVENT_SHUTDOWN,
 };
 use kvm_ioctls::VcpuFd;
 
 use super::regs;
+use super::user_irq::UserIrqs;
+use crate::accel::Activity;
 use crate::cpu::BootRegs;
 use crate::memory::{access, Space};
 use crate::run::{Cause, RunState};
@@ -95,12 +98,16 @@ impl ResetState {
 
 /// A vCPU as its thread owns it.
 pub struct KvmVcpu {
-    index: usize,
+    pub(super) index: usize,
     /// The vCPU.
     pub fd: VcpuFd,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Reset state.
     pub reset: Option<ResetState>,
+    /// Interrupts that come from user space.
+    pub(super) irqs: UserIrqs,
+    /// What this vCPU does, where KVM does not keep track of it.
+    pub(super) activity: Activity,
     /// The last exit's effect on registers is not complete yet (KVM completes it on the next entry).
     pending: bool,
 }
@@ -122,18 +129,26 @@ impl RunPage {
 
 impl KvmVcpu {
     /// Wraps a new vCPU.
-    pub fn new(index: usize, fd: VcpuFd, shared: Arc<Shared>) -> Self {
-        Self { index, fd, shared, reset: None, pending: false }
+    pub fn new(index: usize, fd: VcpuFd, shared: Arc<Shared>, irqs: UserIrqs) -> Self {
+        Self { index, fd, shared, reset: None, irqs, activity: Activity::at_reset(index), pending: false }
     }
 
     /// The thread: parks until resumed, runs the guest, handles exits.
     pub fn run(mut self) {
         let shared = self.shared.clone();
         let page = RunPage(std::ptr::from_mut(self.fd.get_kvm_run()));
-        shared.vcpus.enter(self.index, Arc::new(move || page.set_immediate_exit()));
+        let (irqs, index) = (self.irqs.clone(), self.index);
+        let kick = move || {
+            page.set_immediate_exit();
+            irqs.wake(index);
+        };
+        shared.vcpus.enter(self.index, Arc::new(kick));
         while shared.vcpus.park(self.index, &mut self) {
             while !shared.vcpus.pausing() {
-                self.enter_guest();
+                if self.prepare_irqs() {
+                    self.enter_guest();
+                    self.finish_irqs();
+                }
             }
             self.complete_exit();
         }
@@ -173,7 +188,13 @@ impl KvmVcpu {
                 self.pending = true;
                 self.mmio();
             }
-            KVM_EXIT_HLT | KVM_EXIT_INTR | KVM_EXIT_IRQ_WINDOW_OPEN => {}
+            KVM_EXIT_HLT => self.activity = Activity::Halted,
+            KVM_EXIT_INTR | KVM_EXIT_IRQ_WINDOW_OPEN | KVM_EXIT_SET_TPR => {}
+            KVM_EXIT_IOAPIC_EOI => {
+                // SAFETY: the exit reason says which member of the union is valid.
+                let vector = unsafe { run.__bindgen_anon_1.eoi.vector };
+                self.shared.lock().end_of_interrupt(vector);
+            }
             KVM_EXIT_SHUTDOWN => self.shared.lock().request_reset(Cause::GuestReset),
             KVM_EXIT_SYSTEM_EVENT => {
                 // SAFETY: the exit reason says which member of the union is valid.
@@ -221,6 +242,15 @@ impl KvmVcpu {
         // SAFETY: the exit reason is KVM_EXIT_MMIO, so `mmio` is the valid member.
         let mmio = unsafe { &mut run.__bindgen_anon_1.mmio };
         let len = (mmio.len as usize).min(8);
+        if let UserIrqs::User(bus) = &self.irqs {
+            if mmio.phys_addr & !0xfff == bus.page(self.index) {
+                let (offset, data) = (mmio.phys_addr as u32 & 0xfff, &mut mmio.data);
+                if let Some(v) = bus.access(self.index, offset, &mut data[..len], mmio.is_write != 0) {
+                    self.shared.lock().end_of_interrupt(v);
+                }
+                return;
+            }
+        }
         let maps = self.shared.maps.load();
         let (addr, mut target) = (mmio.phys_addr, &*self.shared);
         if mmio.is_write != 0 {
@@ -256,11 +286,17 @@ impl KvmVcpu {
     /// Back to the reset state (or the direct boot entry).
     pub fn reset(&mut self, boot: Option<&BootRegs>) {
         self.pending = false;
-        if let Some(r) = &self.reset {
-            r.restore(&self.fd);
-        }
+        self.activity = Activity::at_reset(self.index);
+        self.restore_registers();
         if let Some(b) = boot {
             let _ = regs::set_boot_regs(&self.fd, b);
+        }
+    }
+
+    /// Registers as they were right after creation.
+    pub(super) fn restore_registers(&self) {
+        if let Some(r) = &self.reset {
+            r.restore(&self.fd);
         }
     }
 }
