@@ -5,7 +5,7 @@ use super::{E1000, LINK_TIMER};
 use crate::device::Cx;
 
 /// PHY registers.
-mod phy {
+mod phy_reg {
     pub const CONTROL: usize = 0;
     pub const STATUS: usize = 1;
     pub const ID1: usize = 2;
@@ -62,17 +62,17 @@ impl Phy {
     pub fn power_on(&mut self) {
         self.regs = [0; 32];
         for (r, v) in [
-            (phy::CONTROL, 0x1140),
-            (phy::STATUS, 0x794d),
-            (phy::ID1, 0x0141),
-            (phy::ID2, self.id2),
-            (phy::ADVERTISE, 0x0de1),
-            (phy::PARTNER, 0x01e0),
-            (phy::GIGABIT_CONTROL, 0x0e00),
-            (phy::GIGABIT_STATUS, 0x3c00),
-            (phy::VENDOR_CONTROL, 0x0360),
-            (phy::VENDOR_STATUS, 0xac00),
-            (phy::VENDOR_CONTROL2, 0x0d60),
+            (phy_reg::CONTROL, 0x1140),
+            (phy_reg::STATUS, 0x794d),
+            (phy_reg::ID1, 0x0141),
+            (phy_reg::ID2, self.id2),
+            (phy_reg::ADVERTISE, 0x0de1),
+            (phy_reg::PARTNER, 0x01e0),
+            (phy_reg::GIGABIT_CONTROL, 0x0e00),
+            (phy_reg::GIGABIT_STATUS, 0x3c00),
+            (phy_reg::VENDOR_CONTROL, 0x0360),
+            (phy_reg::VENDOR_STATUS, 0xac00),
+            (phy_reg::VENDOR_CONTROL2, 0x0d60),
         ] {
             self.regs[r] = v;
         }
@@ -80,7 +80,7 @@ impl Phy {
 
     /// Frames come back.
     pub fn loopback(&self) -> bool {
-        self.regs[phy::CONTROL] & CONTROL_LOOPBACK != 0
+        self.regs[phy_reg::CONTROL] & CONTROL_LOOPBACK != 0
     }
 }
 
@@ -111,7 +111,7 @@ impl E1000 {
     }
 
     fn write_phy(&mut self, cx: &mut Cx<'_>, r: usize, v: u16) {
-        if r != phy::CONTROL {
+        if r != phy_reg::CONTROL {
             self.phy.regs[r] = v;
             return;
         }
@@ -122,7 +122,7 @@ impl E1000 {
     }
 
     fn negotiates(&self) -> bool {
-        self.options.autonegotiation && self.phy.regs[phy::CONTROL] & CONTROL_AUTO != 0
+        self.options.autonegotiation && self.phy.regs[phy_reg::CONTROL] & CONTROL_AUTO != 0
     }
 
     fn negotiate(&mut self, cx: &mut Cx<'_>) {
@@ -135,14 +135,14 @@ impl E1000 {
     pub(super) fn link_lost(&mut self) {
         let s = self.regs.get(reg::STATUS);
         self.regs.set(reg::STATUS, s & !STATUS_LU);
-        self.phy.regs[phy::STATUS] &= !(STATUS_LINK | STATUS_DONE);
-        self.phy.regs[phy::PARTNER] &= !PARTNER_ACK;
+        self.phy.regs[phy_reg::STATUS] &= !(STATUS_LINK | STATUS_DONE);
+        self.phy.regs[phy_reg::PARTNER] &= !PARTNER_ACK;
     }
 
     fn link_found(&mut self) {
         let s = self.regs.get(reg::STATUS);
         self.regs.set(reg::STATUS, s | STATUS_LU);
-        self.phy.regs[phy::STATUS] |= STATUS_LINK;
+        self.phy.regs[phy_reg::STATUS] |= STATUS_LINK;
     }
 
     /// The two ends agreed.
@@ -151,8 +151,8 @@ impl E1000 {
             return;
         }
         self.link_found();
-        self.phy.regs[phy::PARTNER] |= PARTNER_ACK;
-        self.phy.regs[phy::STATUS] |= STATUS_DONE;
+        self.phy.regs[phy_reg::PARTNER] |= PARTNER_ACK;
+        self.phy.regs[phy_reg::STATUS] |= STATUS_DONE;
         self.raise(cx, ICR_LSC);
         cx.m.net_flush(self.nic);
     }
@@ -163,7 +163,7 @@ impl E1000 {
         let old = self.regs.get(reg::STATUS);
         if !up {
             self.link_lost();
-        } else if self.negotiates() && self.phy.regs[phy::STATUS] & STATUS_DONE == 0 {
+        } else if self.negotiates() && self.phy.regs[phy_reg::STATUS] & STATUS_DONE == 0 {
             self.negotiate(cx);
         } else {
             self.link_found();

@@ -331,7 +331,7 @@ impl VirtioDevice for Net {
         }
         let pair = usize::from(q / 2);
         let Some(nic) = self.nics.get(pair).copied() else { return };
-        if q % 2 == 0 {
+        if q.is_multiple_of(2) {
             cx.m.net_flush(nic);
         } else {
             self.transmit(cx, raise, pair);
