@@ -100,6 +100,12 @@ pub struct Machine {
     pub suspended_monitors: Vec<MonId>,
     /// Input that waits for the qtest server.
     pub qtest_inbox: Vec<u8>,
+    /// gdb stub.
+    pub gdb: Option<Box<crate::gdb::Gdb>>,
+    /// What has come for it.
+    pub gdb_inbox: VecDeque<crate::event_loop::MonInput>,
+    /// Why a vCPU stopped for the debugger.
+    pub debug_stop: Option<crate::accel::DebugStop>,
     /// The qtest server, if it was asked for.
     pub(crate) qtest: Option<Box<crate::qtest::Qtest>>,
     pub(crate) chr_again: Vec<CharId>,
@@ -129,6 +135,8 @@ pub struct Machine {
     pub(crate) cpu_configs: Option<CpuConfigs>,
     /// Construction is over: from now on devices are hot-plugged.
     pub ready: bool,
+    /// What `-d` logs.
+    pub log: std::sync::Arc<crate::log::Log>,
     /// Device that the power button is wired to.
     pub power_device: Option<DevId>,
     /// Folders searched for firmware files, in order.
@@ -171,6 +179,9 @@ impl Machine {
             monitor_inbox: VecDeque::new(),
             suspended_monitors: Vec::new(),
             qtest_inbox: Vec::new(),
+            gdb: None,
+            gdb_inbox: VecDeque::new(),
+            debug_stop: None,
             qtest: None,
             chr_again: Vec::new(),
             block: BlockGraph::new(),
@@ -181,6 +192,7 @@ impl Machine {
             numa: None,
             board: None,
             info: MachineInfo::default(),
+            log: Default::default(),
             direct_boot: None,
             main_ram: Vec::new(),
             cpu_setup: None,
@@ -520,6 +532,7 @@ impl Machine {
     pub fn has_pending_work(&self) -> bool {
         !self.monitor_inbox.is_empty()
             || !self.qtest_inbox.is_empty()
+            || !self.gdb_inbox.is_empty()
             || !self.chr_again.is_empty()
             || !self.net.again.is_empty()
             || self.run.requests.any()
@@ -569,7 +582,20 @@ impl Machine {
                 self.request_shutdown(Cause::HostError);
             }
         }
+        self.log_cpu_reset();
         self.accel.reset_cpus();
+    }
+
+    /// Logs the state of all CPUs before a reset (`-d cpu_reset`).
+    pub fn log_cpu_reset(&mut self) {
+        if !self.log.wants(crate::log::CPU_RESET) {
+            return;
+        }
+        for i in 0..self.info.cpus.len() {
+            if let Some(regs) = self.accel.cpu_regs(i) {
+                self.log.write(&format!("CPU Reset (CPU {i})\n{}", crate::cpu::dump(&regs)));
+            }
+        }
     }
 
     /// Loads the kernel of a boot without firmware; `None` if firmware boots.
@@ -652,6 +678,9 @@ impl crate::memory::access::IoTarget for Machine {
     }
     fn io_write(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8, value: u64) {
         Machine::io_write(self, owner, spec, offset, size, value);
+    }
+    fn unassigned(&mut self, write: bool, addr: u64, size: usize) {
+        self.log.unassigned(write, addr, size);
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::log::Log;
 use crate::machine::Machine;
 use crate::memory::access::IoTarget;
 use crate::memory::{IoSpec, Maps, Owner};
@@ -18,13 +19,14 @@ pub struct Shared {
     pub maps: Maps,
     /// vCPU threads.
     pub vcpus: Arc<VcpuControl>,
+    log: Arc<Log>,
 }
 
 impl Shared {
     /// Wraps a machine.
     pub fn new(m: Machine) -> Arc<Self> {
-        let (maps, vcpus) = (m.maps.clone(), m.run.vcpus.clone());
-        Arc::new(Self { machine: Mutex::new(m), maps, vcpus })
+        let (maps, vcpus, log) = (m.maps.clone(), m.run.vcpus.clone(), m.log.clone());
+        Arc::new(Self { machine: Mutex::new(m), maps, vcpus, log })
     }
 
     /// Takes the machine lock.
@@ -40,6 +42,9 @@ impl IoTarget for &Shared {
     }
     fn io_write(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8, value: u64) {
         self.lock().io_write(owner, spec, offset, size, value);
+    }
+    fn unassigned(&mut self, write: bool, addr: u64, size: usize) {
+        self.log.unassigned(write, addr, size);
     }
 }
 

@@ -323,6 +323,19 @@ impl Monitors {
 }
 
 impl MonitorHost for Monitors {
+    fn monitor_command(&mut self, m: &mut MachineLock<'_>, line: &str) -> String {
+        let mut state = MonState::default();
+        let mut cx = MonitorCx {
+            m,
+            mon: &mut state,
+            env: &mut *self.env,
+            fds: &mut self.fds,
+            keys: &mut self.keys,
+            after: After::default(),
+        };
+        crate::hmp::execute(&mut cx, line)
+    }
+
     fn input(&mut self, m: &mut MachineLock<'_>, mon: MonId, input: MonInput) {
         let i = mon.0 as usize;
         let Some(entry) = self.list.get_mut(i) else { return };

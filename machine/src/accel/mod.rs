@@ -68,6 +68,50 @@ pub enum CpuConfigs {
     Tcg(Vec<tcg::TcgCpuConfig>),
 }
 
+/// A point that the processor's debug registers watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HardwarePoint {
+    /// Virtual address, a multiple of `len`.
+    pub addr: u64,
+    /// 1, 2, 4 or 8 bytes.
+    pub len: u8,
+    /// R/W bits of DR7: 0 execute, 1 write, 3 access.
+    pub access: u8,
+}
+
+/// What a vCPU shall stop at for a debugger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GuestDebug {
+    /// After one instruction.
+    pub single_step: bool,
+    /// At breakpoint instructions.
+    pub software: bool,
+    /// At these.
+    pub hardware: [Option<HardwarePoint>; 4],
+    /// Give the guest the breakpoint exception that it stopped at.
+    pub inject_breakpoint: bool,
+}
+
+/// Why a vCPU stopped for the debugger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DebugStop {
+    /// Index of the vCPU.
+    pub cpu: usize,
+    /// Vector of the exception: 1 or 3.
+    pub exception: u32,
+    /// Where.
+    pub pc: u64,
+    /// What DR6 said.
+    pub dr6: u64,
+}
+
+impl DebugStop {
+    /// Whether it was a breakpoint instruction.
+    pub fn is_breakpoint(&self) -> bool {
+        self.exception == 3
+    }
+}
+
 /// An accelerator, as the machine under its lock sees it.
 pub trait Accel: Send {
     /// Name (`kvm`, `tcg`, `qtest`).
@@ -121,6 +165,14 @@ pub trait Accel: Send {
     /// Registers of a (parked) CPU.
     fn cpu_regs(&mut self, _index: usize) -> Option<CpuRegs> {
         None
+    }
+    /// Changes the general registers, rip and rflags of a (parked) CPU; `false` if that is not possible.
+    fn set_cpu_regs(&mut self, _index: usize, _regs: &CpuRegs) -> bool {
+        false
+    }
+    /// Says what a (parked) CPU shall stop at; `false` if that is not possible.
+    fn set_debug(&mut self, _index: usize, _debug: &GuestDebug) -> bool {
+        false
     }
     /// Sends a non-maskable interrupt to a (parked) CPU; `false` if that is not possible.
     fn nmi(&mut self, _index: usize) -> bool {

@@ -47,6 +47,9 @@ pub static MICROVM: MachineType = MachineType {
         ..MachineDefaults::default()
     },
     compat: &[],
+    prefer_sockets: false,
+    keeps_amd_hole: false,
+    pci_root_uid: 0,
     props: || Box::new(MicrovmProps::default()),
     init,
 };
@@ -249,7 +252,7 @@ fn load_firmware(b: &mut Build<'_>, w: &Want) -> QResult<()> {
     }
     let data = path.and_then(|p| std::fs::read(p).ok());
     let Some(data) = data.filter(|d| !d.is_empty() && d.len() % 65536 == 0) else {
-        return Err(qerr!("could not load PC BIOS '{name}'"));
+        return Err(qerr!("qemu: could not load PC BIOS '{name}'").bare());
     };
     let size = data.len() as u64;
     let bios = b.m.new_ram("pc.bios", size, false, None)?;

@@ -22,8 +22,8 @@ use crate::qom::{OnOffAuto, PropInput};
 use crate::spec::MachineDefaults;
 use crate::{qerr, QResult};
 
-/// `pc-i440fx-7.2`.
-pub static PC_7_2: MachineType = MachineType {
+/// `pc-i440fx-7.2`; older versions are made from it.
+pub(super) const PC: MachineType = MachineType {
     name: "pc-i440fx-7.2",
     alias: Some("pc"),
     desc: "Standard PC (i440FX + PIIX, 1996)",
@@ -37,9 +37,15 @@ pub static PC_7_2: MachineType = MachineType {
     acpi: true,
     defaults: MachineDefaults::default,
     compat: &[],
+    prefer_sockets: false,
+    keeps_amd_hole: true,
+    pci_root_uid: 0,
     props: || Box::new(PcProps::default()),
     init,
 };
+
+/// The current version.
+pub static PC_7_2: MachineType = PC;
 
 /// What the phases of the board hand on.
 struct Pc {
@@ -79,7 +85,7 @@ fn init(b: &mut Build<'_>) -> QResult<()> {
 /// Properties that users may write but that ask for something this board does not have.
 fn refuse_undone(b: &Build<'_>) -> QResult<()> {
     let Some(p) = b.props::<PcProps>() else { return Ok(()) };
-    if p.x86.smm == OnOffAuto::On {
+    if p.x86.smm == OnOffAuto::On && b.m.accel.name() != "qtest" {
         return Err(qerr!("System Management Mode not supported by this hypervisor."));
     }
     let undone = [
@@ -157,9 +163,14 @@ fn south_bridge(b: &mut Build<'_>, pc: &Pc) -> QResult<()> {
     b.m.add_board_device("piix3-ide", Some(pc.pci), &addr)?;
     b.create_ide_drives()?;
     if b.acpi_enabled() {
-        b.power_device = Some(piix4_pm::create(b.m, pc.pci, Some(pc.fw_cfg), false)?);
+        b.power_device = Some(piix4_pm::create(b.m, pc.pci, Some(pc.fw_cfg), smm(b))?);
     }
     Ok(())
+}
+
+/// System management mode, for the tables and the chipset: where no processor has to enter it.
+fn smm(b: &Build<'_>) -> bool {
+    b.m.accel.name() == "qtest" && b.props::<PcProps>().is_some_and(|p| p.x86.smm != OnOffAuto::Off)
 }
 
 /// The system firmware at the top of 4 GiB, its last 128 KiB also below 1 MiB, and RAM for option ROMs behind it.
@@ -172,7 +183,7 @@ fn load_firmware(b: &mut Build<'_>, pci_mem: RegionId) -> QResult<()> {
     }
     let data = path.as_deref().and_then(|p: &Path| std::fs::read(p).ok());
     let Some(data) = data.filter(|d| !d.is_empty() && d.len() % 65536 == 0) else {
-        return Err(qerr!("could not load PC BIOS '{name}'"));
+        return Err(qerr!("qemu: could not load PC BIOS '{name}'").bare());
     };
     let size = data.len() as u64;
     let bios = b.m.new_ram("pc.bios", size, true, None)?;

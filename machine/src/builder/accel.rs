@@ -6,7 +6,7 @@ use super::Messages;
 use crate::accel::kvm::{KvmAccel, KvmOptions};
 use crate::accel::tcg::TcgAccel;
 use crate::accel::{CpuConfigs, IrqChip, NoCpu, BUILT};
-use crate::boards::{MachineType, PcProps};
+use crate::boards::PcProps;
 use crate::cpu::BootRegs;
 use crate::machine::Machine;
 use crate::shared::Shared;
@@ -14,17 +14,14 @@ use crate::spec::{AccelOrigin, AccelSpec, Topology, VmSpec};
 use crate::{qerr, QError, QResult};
 
 /// Tries the accelerators in order.
-pub fn select(
-    m: &mut Machine,
-    spec: &VmSpec,
-    kind: &MachineType,
-    topo: Topology,
-    messages: &mut dyn Messages,
-) -> QResult<()> {
+pub fn select(m: &mut Machine, spec: &VmSpec, topo: Topology, messages: &mut dyn Messages) -> QResult<()> {
     let mut failed = None;
     for a in &candidates(spec) {
-        match one(m, a, kind, topo) {
+        match one(m, a, spec, topo) {
             Ok(()) => {
+                if a.name == "kvm" {
+                    warn_cpus(m, a, topo, messages);
+                }
                 if failed.is_some() {
                     messages.info(&format!("falling back to {}", title(&a.name)));
                 }
@@ -59,7 +56,23 @@ fn title(name: &str) -> String {
     name.to_uppercase()
 }
 
-fn one(m: &mut Machine, a: &AccelSpec, kind: &MachineType, topo: Topology) -> QResult<()> {
+/// Warns of more CPUs than the host has.
+fn warn_cpus(m: &mut Machine, a: &AccelSpec, topo: Topology, messages: &mut dyn Messages) {
+    let Some(kvm) = m.accel.as_any().downcast_ref::<KvmAccel>() else { return };
+    let limit = kvm.recommended_vcpus();
+    for (what, n) in [("SMP", topo.cpus), ("hotpluggable", topo.maxcpus)] {
+        if n as usize > limit {
+            messages.warning_at(
+                &a.loc,
+                &format!(
+                    "Number of {what} cpus requested ({n}) exceeds the recommended cpus supported by KVM ({limit})"
+                ),
+            );
+        }
+    }
+}
+
+fn one(m: &mut Machine, a: &AccelSpec, spec: &VmSpec, topo: Topology) -> QResult<()> {
     match a.name.as_str() {
         "kvm" => {
             let mut opts = KvmOptions::default();
@@ -82,6 +95,9 @@ fn one(m: &mut Machine, a: &AccelSpec, kind: &MachineType, topo: Topology) -> QR
                     _ => return Err(qerr!("Property 'kvm-accel.{k}' not found")),
                 }
             }
+            if spec.run.icount.is_some() {
+                return Err(qerr!("-icount is not allowed with hardware virtualization"));
+            }
             let kvm = KvmAccel::new(&opts)?;
             let max = kvm.max_vcpus();
             if topo.maxcpus as usize > max {
@@ -90,7 +106,9 @@ fn one(m: &mut Machine, a: &AccelSpec, kind: &MachineType, topo: Topology) -> QR
                     topo.maxcpus
                 ));
             }
-            let _ = kind;
+            if spec.run.cpu_pm {
+                kvm.keep_idle_in_guest()?;
+            }
             m.accel = Box::new(kvm);
             Ok(())
         }

@@ -5,12 +5,12 @@ use crate::machine::Machine;
 use crate::pci::reg;
 use crate::{qerr, QResult};
 
-/// Paths of all devices with a `bootindex`, in its order.
+/// Paths of all devices with a `bootindex`, in its order, and `others` (index and path) between them.
 ///
 /// # Errors
-/// Two devices with the same index.
-pub fn boot_order(m: &mut Machine) -> QResult<Vec<String>> {
-    let mut list: Vec<(i64, DevId)> = m
+/// An index that is used twice.
+pub fn boot_order(m: &mut Machine, others: Vec<(i64, String)>) -> QResult<Vec<String>> {
+    let devices: Vec<(i64, DevId)> = m
         .tree
         .iter()
         .filter_map(|n| {
@@ -18,11 +18,13 @@ pub fn boot_order(m: &mut Machine) -> QResult<Vec<String>> {
             (index >= 0).then_some((index, n.id))
         })
         .collect();
+    let mut list = others;
+    list.extend(devices.into_iter().map(|(index, dev)| (index, fw_path(m, dev))));
     list.sort_by_key(|e| e.0);
     if let Some(w) = list.windows(2).find(|w| w[0].0 == w[1].0) {
         return Err(qerr!("The bootindex {} has already been used", w[0].0));
     }
-    list.into_iter().map(|(_, dev)| Ok(fw_path(m, dev))).collect()
+    Ok(list.into_iter().map(|(_, path)| path).collect())
 }
 
 /// Open Firmware path of a device.

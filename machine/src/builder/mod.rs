@@ -11,6 +11,7 @@ mod memory;
 mod net;
 mod numa;
 mod objects;
+mod roms;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ use crate::boards::{self, MachineObject, MachineType, RamLayout};
 use crate::device::{BusId, DevId};
 use crate::devices::chipset::piix4_pm;
 use crate::event_loop::EventLoop;
+use crate::firmware::smbios::SmbiosOptions;
 use crate::machine::Machine;
 use crate::memory::RegionId;
 use crate::qom::PropInput;
@@ -60,6 +62,8 @@ pub struct MachineInfo {
     pub cpu: crate::cpu::CpuFacts,
     /// CPU devices by index.
     pub cpus: Vec<DevId>,
+    /// ACPI tables of the user (`-acpitable`).
+    pub acpi_tables: Vec<Vec<u8>>,
 }
 
 /// A machine under construction.
@@ -92,6 +96,12 @@ pub struct Build<'a> {
     pub netdev_names: Vec<Option<String>>,
     /// Hub ports of cards (`-net nic`), by index into `spec.nics`.
     pub nic_ports: Vec<Option<String>>,
+    /// ACPI tables of the user, until the machine has them.
+    pub acpi_tables: Vec<Vec<u8>>,
+    /// SMBIOS fields and structures of the user.
+    pub smbios: SmbiosOptions,
+    /// Option ROMs for the firmware.
+    pub option_roms: Vec<roms::OptionRom>,
     /// Cards that the board made, as indexes into `spec.nics`.
     pub created_nics: Vec<usize>,
     /// Lines for standard error or output that creation produced.
@@ -102,10 +112,14 @@ pub struct Build<'a> {
 pub trait Messages {
     /// `program: warning: text`.
     fn warning(&mut self, text: &str);
+    /// `program: option: warning: text`.
+    fn warning_at(&mut self, loc: &spec::Loc, text: &str);
     /// `program: text` (informational).
     fn info(&mut self, text: &str);
     /// A plain line on standard output.
     fn out(&mut self, text: &str);
+    /// A plain line on standard error.
+    fn plain(&mut self, text: &str);
 }
 
 /// What `build` made.
@@ -121,22 +135,26 @@ pub struct Built {
 /// # Errors
 /// The message for the user, with the option's location in front.
 pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
+    let acpi_tables = roms::acpi_tables(spec, messages)?;
+    let smbios = roms::smbios_options(spec)?;
     check_objects(spec)?;
     let kind = machine_type(spec)?;
     let defaults = (kind.defaults)();
     spec::defaults::apply(spec, &defaults)?;
     let spec = &*spec;
+    let log = crate::log::Log::open(&spec.run.log)?;
     let mut m = Machine::new();
+    m.log = Arc::new(log);
     let event_loop = EventLoop::new(&mut m)
         .map_err(|e| qerr!("cannot create event loop: {}", crate::error::strerror(&e)))?;
     m.firmware_dirs.splice(0..0, spec.firmware.data_dirs.iter().map(std::path::PathBuf::from));
     m.board = Some(machine_object(spec, kind)?);
     apply_run_options(&mut m, spec);
     let topo = spec.smp.resolve(&kind.smp_traits())?;
-    accel::select(&mut m, spec, kind, topo, messages)?;
+    accel::select(&mut m, spec, topo, messages)?;
     globals(&mut m, spec, kind);
     let memory = memory::ram_size(spec, kind)?;
-    let places = spec::place::place_drives(&spec.drives, &defaults)?;
+    let (places, placed) = spec::place::place_drives(&spec.drives, &defaults);
     let mut b = Build {
         m: &mut m,
         spec,
@@ -153,12 +171,16 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
         netdev_names: Vec::new(),
         nic_ports: Vec::new(),
         created_nics: Vec::new(),
+        acpi_tables,
+        smbios,
+        option_roms: Vec::new(),
         messages,
     };
     b.info(memory);
     b.create_chardevs()?;
     b.create_objects()?;
     b.open_block_devices()?;
+    placed?;
     b.configure_numa()?;
     b.create_netdevs()?;
     (kind.init)(&mut b)?;
@@ -179,6 +201,7 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     let boot = m.prepare_direct_boot()?;
     let shared = Shared::new(m);
     accel::start(&shared, topo, boot)?;
+    shared.lock().log_cpu_reset();
     Ok(Built { shared, event_loop })
 }
 
@@ -195,6 +218,12 @@ fn machine_object(spec: &VmSpec, kind: &'static MachineType) -> QResult<MachineO
     let mut o = MachineObject { kind, props: (kind.props)() };
     for (k, v) in spec.machine.props.iter() {
         match v.as_str() {
+            // The accelerator's property, which QEMU sets there.
+            Some(text) if matches!(k, "kernel-irqchip" | "kernel_irqchip") => {
+                o.set(k, &PropInput::Str(text)).map_err(|e| {
+                    e.prepend(&format!("can't apply global kvm-accel.kernel-irqchip={text}: "))
+                })?;
+            }
             Some(text) => o.set(k, &PropInput::Str(text))?,
             None => o.set(k, &PropInput::Json(&v.to_json()))?,
         }
@@ -227,7 +256,7 @@ fn apply_run_options(m: &mut Machine, spec: &VmSpec) {
 }
 
 fn globals(m: &mut Machine, spec: &VmSpec, kind: &MachineType) {
-    let compat = kind.compat.iter().map(|(d, p, v)| crate::device::GlobalProp {
+    let compat = kind.compat.iter().copied().flatten().map(|(d, p, v)| crate::device::GlobalProp {
         driver: (*d).into(),
         property: (*p).into(),
         value: (*v).into(),
@@ -261,6 +290,7 @@ impl Build<'_> {
             cpu: Default::default(),
             ram_id: self.kind.default_ram_id.unwrap_or("").to_string(),
             cpus: Vec::new(),
+            acpi_tables: std::mem::take(&mut self.acpi_tables),
         };
     }
 

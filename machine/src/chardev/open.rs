@@ -44,6 +44,9 @@ pub fn open(spec: &ChardevSpec, warn: &mut dyn FnMut(String)) -> QResult<Box<dyn
         ChardevBackend::Pipe { path } => {
             Box::new(FdPair::pipe(path).map_err(|e| qerr!("Could not open '{path}': {}", strerror(&e)))?)
         }
+        ChardevBackend::Serial { device } => Box::new(
+            FdPair::serial(device).map_err(|e| qerr!("Could not open '{device}': {}", strerror(&e)))?,
+        ),
         ChardevBackend::Pty => {
             Box::new(Pty::new().map_err(|e| qerr!("Failed to create PTY: {}", strerror(&e)))?)
         }
@@ -81,6 +84,8 @@ fn socket_error(addr: &SocketAddress, server: bool, e: &std::io::Error) -> crate
         SocketAddress::Unix { path, .. } => qerr!("Failed to connect to '{path}': {text}"),
         SocketAddress::Inet(_) if server => qerr!("Failed to find an available port: {text}"),
         SocketAddress::Inet(a) => qerr!("Failed to connect to '{}:{}': {text}", a.host, a.port),
+        SocketAddress::Fd { str } if str.parse::<i32>().is_err() => qerr!("Unable to parse FD number {str}"),
+        SocketAddress::Fd { str } => qerr!("File descriptor '{str}' is not a socket"),
         _ => qerr!("{text}"),
     }
 }

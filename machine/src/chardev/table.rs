@@ -84,6 +84,11 @@ impl CharTable {
         self.list.get_mut(id.0 as usize)?.as_mut()
     }
 
+    /// Whether there is a back end of this kind.
+    fn has_kind(&self, kind: &str) -> bool {
+        self.list.iter().flatten().any(|c| matches!(&c.kind, Kind::Plain(b) if b.kind() == kind))
+    }
+
     /// By id.
     pub fn find(&self, label: &str) -> Option<CharId> {
         let i = self.list.iter().position(|c| c.as_ref().is_some_and(|c| c.label == label))?;
@@ -211,6 +216,9 @@ impl Machine {
                     .find(chardev)
                     .ok_or_else(|| qerr!("mux: base chardev {chardev} not found"))?;
                 Kind::Mux(Mux::new(base, self.chardevs.escape_char.unwrap_or(1)))
+            }
+            ChardevBackend::Stdio { .. } if self.chardevs.has_kind("stdio") => {
+                return Err(qerr!("cannot use stdio by multiple character devices"));
             }
             _ => Kind::Plain(open(spec, warn)?),
         };
@@ -459,7 +467,7 @@ impl Machine {
                 });
             }
             FrontendRef::Monitor(mon) => self.monitor_inbox.push_back((mon, MonInput::Writable)),
-            FrontendRef::Qtest => {}
+            FrontendRef::Qtest | FrontendRef::Gdb => {}
             FrontendRef::Mux(mux) => {
                 let all: Vec<_> = match self.chardevs.get(mux).map(|c| &c.kind) {
                     Some(Kind::Mux(m)) => m.frontends.iter().map(|f| f.0).collect(),
@@ -485,7 +493,7 @@ impl Machine {
                     16384
                 }
             }
-            FrontendRef::Qtest => 4096,
+            FrontendRef::Qtest | FrontendRef::Gdb => 4096,
             FrontendRef::Mux(id) => match self.chardevs.get(id).map(|c| &c.kind) {
                 Some(Kind::Mux(m)) => usize::from(m.has_room()),
                 _ => 0,
@@ -504,6 +512,7 @@ impl Machine {
             }
             FrontendRef::Monitor(mon) => self.monitor_inbox.push_back((mon, MonInput::Data(data.to_vec()))),
             FrontendRef::Qtest => self.qtest_inbox.extend_from_slice(data),
+            FrontendRef::Gdb => self.gdb_inbox.push_back(MonInput::Data(data.to_vec())),
             FrontendRef::Mux(id) => {
                 for b in data {
                     self.chr_mux_key(id, *b);
@@ -523,6 +532,10 @@ impl Machine {
             }
             FrontendRef::Monitor(mon) => {
                 self.monitor_inbox.push_back((mon, MonInput::Event(ev)));
+                self.wake_loop();
+            }
+            FrontendRef::Gdb => {
+                self.gdb_inbox.push_back(MonInput::Event(ev));
                 self.wake_loop();
             }
             FrontendRef::Qtest => {}
@@ -641,7 +654,7 @@ impl Machine {
                         self.chr_deliver(f, &buf[..n]);
                     }
                     // Monitors are served before more is read, so that the inbox stays small.
-                    if matches!(f, Some(FrontendRef::Monitor(_) | FrontendRef::Qtest)) {
+                    if matches!(f, Some(FrontendRef::Monitor(_) | FrontendRef::Qtest | FrontendRef::Gdb)) {
                         self.push_effect(crate::machine::Effect::Call(Box::new(move |m| m.chr_later(id))));
                         return;
                     }

@@ -35,6 +35,9 @@ impl Default for CpuFacts {
     }
 }
 
+/// "ht" in CPUID leaf 1 EDX.
+const HT: u32 = 1 << 28;
+
 impl CpuDevice {
     /// Whether it has the machine-check architecture.
     pub fn has_machine_checks(&self) -> bool {
@@ -46,7 +49,11 @@ impl CpuDevice {
     pub fn facts(&self) -> CpuFacts {
         CpuFacts {
             signature: find(&self.leaves, 1, Reg::Eax),
-            features: find(&self.leaves, 1, Reg::Edx),
+            // The multi-threading bit follows the topology; tables show the model.
+            features: match self.cpu.features.has("ht") {
+                true => find(&self.leaves, 1, Reg::Edx),
+                false => find(&self.leaves, 1, Reg::Edx) & !HT,
+            },
             amd: is_amd(&self.cpu.vendor),
             phys_bits: self.cpu.phys_bits.min(64) as u8,
         }

@@ -158,6 +158,11 @@ impl FlatView {
         self.pieces(addr, buf.len(), |b, _, off, range| b.read(off, &mut buf[range]))
     }
 
+    /// Writes RAM and ROM, as a debugger does.
+    pub fn write_rom(&self, addr: u64, buf: &[u8]) -> Result<(), MemError> {
+        self.pieces(addr, buf.len(), |b, _, off, range| b.write(off, &buf[range]))
+    }
+
     /// Writes RAM; bytes for ROM are dropped.
     pub fn write(&self, addr: u64, buf: &[u8]) -> Result<(), MemError> {
         self.pieces(addr, buf.len(), |b, ro, off, range| {

@@ -7,7 +7,7 @@ mod props;
 mod rom;
 
 pub use bus::{PciBus, PciBuses};
-pub use config::{BarKind, PciIds, PciState};
+pub use config::{Bar, BarKind, PciIds, PciState};
 pub use msix::Msix;
 pub use props::PciProps;
 pub use rom::load_rom;

@@ -108,7 +108,7 @@ pub fn apply(spec: &mut VmSpec, machine: &MachineDefaults) -> QResult<()> {
     d.sdcard &= !machine.no_sdcard;
     let d = *d;
     if spec.run.daemonize {
-        if spec.display.nographic {
+        if spec.display.nographic && (d.serial || d.parallel || d.monitor) {
             return Err(qerr!("-nographic cannot be used with -daemonize"));
         }
         if spec.display.kind.as_deref() == Some("curses") {

@@ -73,27 +73,13 @@ pub enum FwCfgSource {
     GenId(String),
 }
 
-/// `-smbios`: `keys` in order as given; the SMBIOS builder checks them by type.
+/// `-smbios`: keys and values in order; the SMBIOS builder checks them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SmbiosSpec {
-    /// What to add.
-    pub kind: SmbiosKind,
+    /// `file=`, or `type=` and fields of that type.
+    pub fields: Vec<(String, String)>,
     /// Error prefix.
     pub loc: Loc,
-}
-
-/// The two forms of `-smbios`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum SmbiosKind {
-    /// A binary table.
-    File(String),
-    /// Fields of a structure type. `value=` and `path=` of type 11 may repeat.
-    Type {
-        /// 0, 1, 2, 3, 4, 8, 11, 17 or 41.
-        number: u8,
-        /// Field names and values, checked to belong to the type.
-        fields: Vec<(String, String)>,
-    },
 }
 
 /// `-acpitable`.

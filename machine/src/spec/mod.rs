@@ -34,7 +34,7 @@ pub use defaults::{DefaultDevices, MachineDefaults};
 pub use display::{DisplaySpec, OptsSpec, VgaKind};
 pub use firmware::{
     AcpiTableSpec, BootSpec, FirmwareSpec, FwCfgSource, FwCfgSpec, OptionRomSpec, RtcBase, RtcClock, RtcSpec,
-    SmbiosKind, SmbiosSpec,
+    SmbiosSpec,
 };
 pub use loc::{Loc, Word};
 pub use machine::{

@@ -101,7 +101,7 @@ impl CodeMap {
     pub fn forget_all(&self) {
         let map = self.chunks.read().unwrap_or_else(|e| e.into_inner());
         for p in map.values().flat_map(|c| c.iter()) {
-            Self::hit(p, 0, 4096);
+            self.hit(p, 0, 4096, None);
         }
     }
 

@@ -4,6 +4,7 @@
 //! controllers after them (each slot would otherwise wait for a grace period), vCPUs last.
 
 mod caps;
+mod debug;
 mod irq;
 mod regs;
 mod slots;
@@ -24,7 +25,7 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Accel, IrqChip, MsiMessage};
+use super::{Accel, GuestDebug, IrqChip, MsiMessage};
 use crate::clock::VirtualClock;
 use crate::cpu::{BootRegs, CpuRegs};
 use crate::device::DevId;
@@ -125,6 +126,32 @@ impl KvmAccel {
         self.kvm
             .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
             .map_err(|e| ioctl_error("KVM_GET_SUPPORTED_CPUID", e))
+    }
+
+    /// More vCPUs than this do not run well on this host.
+    pub fn recommended_vcpus(&self) -> usize {
+        self.kvm.get_nr_vcpus()
+    }
+
+    /// Lets the guest keep the host's processors when it idles (`-overcommit cpu-pm=on`).
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn keep_idle_in_guest(&self) -> QResult<()> {
+        let can = self.vm.check_extension_raw(libc::c_ulong::from(kvm_bindings::KVM_CAP_X86_DISABLE_EXITS));
+        let all = kvm_bindings::KVM_X86_DISABLE_EXITS_MWAIT
+            | kvm_bindings::KVM_X86_DISABLE_EXITS_HLT
+            | kvm_bindings::KVM_X86_DISABLE_EXITS_PAUSE
+            | kvm_bindings::KVM_X86_DISABLE_EXITS_CSTATE;
+        let mut cap = kvm_bindings::kvm_enable_cap {
+            cap: kvm_bindings::KVM_CAP_X86_DISABLE_EXITS,
+            ..Default::default()
+        };
+        cap.args[0] = u64::from(can.max(0) as u32 & all);
+        self.vm.enable_cap(&cap).map_err(|e| {
+            let text = crate::error::strerror(&std::io::Error::from(e));
+            qerr!("kvm: guest stopping CPU not supported: {text}")
+        })
     }
 
     /// Largest number of vCPUs.
@@ -408,6 +435,22 @@ impl Accel for KvmAccel {
     fn cpu_regs(&mut self, index: usize) -> Option<CpuRegs> {
         let control = self.control.clone()?;
         control.run_on(index, |v| v.downcast_mut::<KvmVcpu>().map(|v| regs::read(&v.fd)))?
+    }
+
+    fn set_cpu_regs(&mut self, index: usize, r: &CpuRegs) -> bool {
+        let Some(control) = self.control.clone() else { return false };
+        let regs = regs::general(r);
+        let set =
+            move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| v.fd.set_regs(&regs).is_ok());
+        control.run_on(index, set).unwrap_or(false)
+    }
+
+    fn set_debug(&mut self, index: usize, debug: &GuestDebug) -> bool {
+        let Some(control) = self.control.clone() else { return false };
+        let debug = *debug;
+        let set =
+            move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| debug::set(&v.fd, &debug));
+        control.run_on(index, set).unwrap_or(false)
     }
 
     fn nmi(&mut self, index: usize) -> bool {

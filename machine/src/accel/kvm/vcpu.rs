@@ -13,7 +13,7 @@ use kvm_ioctls::VcpuFd;
 
 use super::regs;
 use super::user_irq::UserIrqs;
-use crate::accel::Activity;
+use crate::accel::{Activity, DebugStop};
 use crate::cpu::BootRegs;
 use crate::memory::{access, Space};
 use crate::run::{Cause, RunState};
@@ -205,7 +205,14 @@ impl KvmVcpu {
                     _ => {}
                 }
             }
-            KVM_EXIT_DEBUG => self.shared.lock().run.request_stop(RunState::Debug),
+            KVM_EXIT_DEBUG => {
+                // SAFETY: the exit reason says which member of the union is valid.
+                let d = unsafe { run.__bindgen_anon_1.debug.arch };
+                let stop = DebugStop { cpu: self.index, exception: d.exception, pc: d.pc, dr6: d.dr6 };
+                let mut m = self.shared.lock();
+                m.debug_stop = Some(stop);
+                m.run.request_stop(RunState::Debug);
+            }
             KVM_EXIT_INTERNAL_ERROR => self.internal_error(),
             KVM_EXIT_FAIL_ENTRY => {
                 // SAFETY: the exit reason says which member of the union is valid.
