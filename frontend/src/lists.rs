@@ -14,6 +14,7 @@ use rqemu_machine::spec::Loc;
 use rqemu_machine::{qerr, QResult};
 use rqemu_qmp::monitors::{CommandLineOption, Env};
 
+use crate::lower::display::VGA_CARDS;
 use crate::report::{Printer, Report};
 use crate::HelpRequest;
 
@@ -56,9 +57,7 @@ fn text(request: &HelpRequest) -> QResult<String> {
             t
         }
         HelpRequest::Display => "Available display backend types:\nnone\n".into(),
-        HelpRequest::Vga => {
-            "none                 no graphic card\nstd                  standard VGA (default)\n".into()
-        }
+        HelpRequest::Vga => vga_cards(),
         HelpRequest::DriveFormats => drive_formats(),
         HelpRequest::DataDirs => {
             let dirs = rqemu_machine::machine::firmware_dirs();
@@ -170,6 +169,12 @@ fn device(name: &str) -> QResult<String> {
         return Ok(format!("There are no options for {}.\n", k.name));
     }
     Ok(format!("{} options:\n{}", k.name, lines.into_iter().map(|l| l.1).collect::<String>()))
+}
+
+fn vga_cards() -> String {
+    let cards = VGA_CARDS.iter().filter(|c| c.available());
+    let mark = |name| if name == "std" { " (default)" } else { "" };
+    cards.map(|c| format!("{:<20} {}{}\n", c.name, c.text, mark(c.name))).collect()
 }
 
 fn drive_formats() -> String {

@@ -157,11 +157,11 @@ fn refuse_unsupported(spec: &VmSpec) -> QResult<()> {
         (spec.audiodevs.iter().any(audio), "-audiodev: only the driver 'none' is available"),
         (spec.firmware.dtb.is_some(), "-dtb: device trees are not supported"),
         (spec.display.full_screen, "-full-screen: there is no display"),
-        (
-            spec.display.kind.as_deref().is_some_and(|k| k != "none"),
-            "-display: only the type 'none' is available",
-        ),
-    ])
+    ])?;
+    match spec.display.kind.as_deref() {
+        None | Some("none") => Ok(()),
+        Some(kind) => Err(qerr!("Display '{kind}' is not available.")),
+    }
 }
 
 /// The same for what QEMU looks at when the machine is there, so that its earlier errors come first here too.

@@ -29,6 +29,7 @@ use crate::memory::{
 use crate::net::NetTable;
 use crate::pci::PciBuses;
 use crate::run::{RunControl, RunState};
+use crate::ui::input::InputRouter;
 use crate::{qerr, QResult};
 
 pub use crate::run::Cause;
@@ -84,6 +85,8 @@ pub struct Machine {
     pub chardevs: CharTable,
     /// Network clients.
     pub net: NetTable,
+    /// Input devices.
+    pub input: InputRouter,
     /// Run state and requests.
     pub run: RunControl,
     /// Events not yet sent.
@@ -171,6 +174,7 @@ impl Machine {
             pci: PciBuses::default(),
             chardevs: CharTable::default(),
             net: NetTable::default(),
+            input: InputRouter::default(),
             run: RunControl::default(),
             events: VecDeque::new(),
             rams: Vec::new(),
@@ -485,6 +489,10 @@ impl Machine {
                 }
                 if dev == crate::net::TIMER_DEV {
                     self.announce_again(id);
+                    continue;
+                }
+                if dev == crate::ui::input::TIMER_DEV {
+                    self.key_timer();
                     continue;
                 }
                 self.with_dev(dev, |d, cx| {

@@ -7,7 +7,6 @@ pub mod commands;
 pub mod event;
 pub mod fds;
 pub mod hmp;
-mod keyqueue;
 pub mod monitors;
 pub mod session;
 pub mod table;

@@ -7,7 +7,6 @@
 use crate::event::{self, Throttle};
 use crate::fds::FdStore;
 use crate::hmp::{FormatDefaults, HmpSession};
-use crate::keyqueue::KeyQueue;
 use crate::session::{ReplyTo, Session};
 use crate::table;
 use crate::wire::Style;
@@ -20,8 +19,8 @@ use rqemu_machine::{qerr, QResult};
 use serde_json::Value;
 use std::time::Instant;
 
-/// Timer that wakes the main loop for held events and keys; it belongs to no device.
-const WAKE_TIMER: (DevId, u32) = (DevId(u32::MAX - 1), 0);
+/// Timer that wakes the main loop for held events; it belongs to no device.
+const WAKE_TIMER: (DevId, u32) = (DevId::MONITOR_TIMERS, 0);
 
 /// What commands need that the machine does not know.
 pub trait Env: Send {
@@ -71,8 +70,6 @@ pub struct MonitorCx<'a, 'm> {
     pub env: &'a mut dyn Env,
     /// Descriptors by name, and sets of descriptors.
     pub fds: &'a mut FdStore,
-    /// Keys under way.
-    pub keys: &'a mut KeyQueue,
     /// Effects on the session, applied after the command.
     pub after: After,
 }
@@ -99,8 +96,6 @@ pub struct MonState {
     pub cpu: usize,
     /// What the next `/fmt` of an HMP command leaves out.
     pub format: FormatDefaults,
-    /// Pointer buttons that `mouse_button` holds down.
-    pub buttons: i64,
     /// Lines that were typed, oldest first.
     pub history: Vec<String>,
 }
@@ -137,7 +132,6 @@ pub struct Monitors {
     list: Vec<Monitor>,
     throttle: Throttle,
     fds: FdStore,
-    keys: KeyQueue,
     /// What the wake-up timer is set to.
     armed: Option<Instant>,
     env: Box<dyn Env>,
@@ -146,14 +140,7 @@ pub struct Monitors {
 impl Monitors {
     /// No monitors yet.
     pub fn new(env: Box<dyn Env>) -> Self {
-        Self {
-            list: Vec::new(),
-            throttle: Throttle::default(),
-            fds: FdStore::default(),
-            keys: KeyQueue::default(),
-            armed: None,
-            env,
-        }
+        Self { list: Vec::new(), throttle: Throttle::default(), fds: FdStore::default(), armed: None, env }
     }
 
     /// Sets of descriptors (for `-add-fd`).
@@ -211,7 +198,6 @@ impl Monitors {
                         mon: &mut mon.state,
                         env: &mut *self.env,
                         fds: &mut self.fds,
-                        keys: &mut self.keys,
                         after: After::default(),
                     };
                     let result = table::dispatch(&mut cx, &request.command, request.arguments, request.oob);
@@ -226,7 +212,6 @@ impl Monitors {
                         mon: &mut mon.state,
                         env: &mut *self.env,
                         fds: &mut self.fds,
-                        keys: &mut self.keys,
                         after: After::default(),
                     };
                     session.run(&mut cx, line);
@@ -276,9 +261,9 @@ impl Monitors {
         }
     }
 
-    /// Wakes the main loop when a held event or a key is due.
+    /// Wakes the main loop when a held event is due.
     fn arm(&mut self, m: &mut MachineLock<'_>) {
-        let due = self.throttle.deadline().into_iter().chain(self.keys.deadline()).min();
+        let due = self.throttle.deadline();
         // A timer that fired a moment too early is set again.
         if due == self.armed && due.is_some() == m.timers.deadline(WAKE_TIMER).is_some() {
             return;
@@ -330,7 +315,6 @@ impl MonitorHost for Monitors {
             mon: &mut state,
             env: &mut *self.env,
             fds: &mut self.fds,
-            keys: &mut self.keys,
             after: After::default(),
         };
         crate::hmp::execute(&mut cx, line)
@@ -358,7 +342,6 @@ impl MonitorHost for Monitors {
     }
 
     fn flush_events(&mut self, m: &mut MachineLock<'_>) {
-        self.keys.run(m);
         self.events(m);
         for i in 0..self.list.len() {
             let mon = &mut self.list[i];

@@ -17,7 +17,7 @@ use crate::spec::{ChardevBackend, ChardevSpec};
 use crate::{qerr, QResult};
 
 /// Timers of character devices are filed under this device number.
-pub const TIMER_DEV: DevId = DevId(u32::MAX);
+pub const TIMER_DEV: DevId = DevId::CHARDEV_TIMERS;
 
 enum Kind {
     Plain(Box<dyn Backend>),
@@ -319,17 +319,23 @@ impl Machine {
                 if m.frontends.len() >= MAX_FRONTENDS {
                     return Err(qerr!("too many frontends on multiplexer '{label}'"));
                 }
-                m.frontends.push((frontend, Default::default()));
-                let last = m.frontends.len() - 1;
-                let old = std::mem::replace(&mut m.focus, last);
+                let (at, old) = m.connect(frontend);
+                let focus = m.focus;
                 c.frontend_open = true;
-                if old != last {
-                    self.chr_mux_event(id, old, CharEvent::MuxOut);
+                if focus != at {
+                    self.chr_later_call(move |m| {
+                        m.chr_mux_event(id, at, CharEvent::MuxOut);
+                        m.chr_event_to(frontend, CharEvent::Opened);
+                    });
+                } else {
+                    if let Some(old) = old {
+                        self.chr_mux_event(id, old, CharEvent::MuxOut);
+                    }
+                    self.chr_later_call(move |m| {
+                        m.chr_event_to(frontend, CharEvent::Opened);
+                        m.chr_mux_event(id, at, CharEvent::MuxIn);
+                    });
                 }
-                self.chr_later_call(move |m| {
-                    m.chr_event_to(frontend, CharEvent::Opened);
-                    m.chr_mux_event(id, last, CharEvent::MuxIn);
-                });
             }
             Kind::Plain(_) => {
                 if c.frontend.is_some() {

@@ -8,7 +8,7 @@ use crate::machine::Machine;
 use crate::qom::MacAddr;
 
 /// Device number of the timers of announcements.
-pub const TIMER_DEV: DevId = DevId(u32::MAX - 1);
+pub const TIMER_DEV: DevId = DevId::ANNOUNCE_TIMERS;
 
 /// Most announcements under way at a time; one more replaces the oldest.
 const MAX_RUNNING: usize = 64;

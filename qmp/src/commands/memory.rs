@@ -4,6 +4,7 @@ use crate::monitors::MonitorCx;
 use crate::qapi_struct;
 use crate::types::Empty;
 use rqemu_machine::error::strerror;
+use rqemu_machine::memory::Space;
 use rqemu_machine::{qerr, QResult};
 use std::fs::File;
 use std::io::Write;
@@ -73,20 +74,45 @@ pub(crate) fn query_memory_size_summary(cx: &mut MonitorCx<'_, '_>, _: Empty) ->
     Ok(MemoryInfo { base_memory: cx.m.info.ram_size, plugged_memory: Some(0) })
 }
 
+/// Cuts `buf` where pages end and gives `f` the address of each part.
+fn pages(mut addr: u64, mut buf: &mut [u8], mut f: impl FnMut(u64, &mut [u8])) {
+    while !buf.is_empty() {
+        let n = buf.len().min((4096 - addr % 4096) as usize);
+        let (part, rest) = buf.split_at_mut(n);
+        f(addr, part);
+        buf = rest;
+        addr = addr.wrapping_add(n as u64);
+    }
+}
+
 /// Reads guest-physical memory without disturbing devices: RAM and ROM as they are, everything else as zero bytes.
-pub(crate) fn read_physical(cx: &MonitorCx<'_, '_>, mut addr: u64, buf: &mut [u8]) {
+pub(crate) fn read_ram(cx: &MonitorCx<'_, '_>, addr: u64, buf: &mut [u8]) {
     let flat = cx.m.flat();
-    let mut at = 0;
-    while at < buf.len() {
-        // Page by page, so that one page without RAM does not spoil its neighbours.
-        let n = (buf.len() - at).min((4096 - addr % 4096) as usize);
-        let page = &mut buf[at..at + n];
+    // Page by page, so that one page without RAM does not spoil its neighbours.
+    pages(addr, buf, |addr, page| {
         if flat.mem.read(addr, page).is_err() {
             page.fill(0);
         }
-        at += n;
-        addr = addr.wrapping_add(n as u64);
-    }
+    });
+}
+
+/// Reads guest-physical memory as a processor does; zero bytes where nothing answers.
+pub(crate) fn read_physical(cx: &mut MonitorCx<'_, '_>, addr: u64, buf: &mut [u8]) {
+    pages(addr, buf, |addr, page| {
+        let flat = cx.m.flat();
+        if flat.mem.read(addr, page).is_ok() {
+            return;
+        }
+        let end = addr.saturating_add(page.len() as u64 - 1);
+        let ranges = flat.mem.ranges();
+        let next = ranges.get(ranges.partition_point(|r| r.last < addr));
+        let some = next.is_some_and(|r| r.start <= end);
+        if some {
+            cx.m.bus_read(Space::Memory, addr, page);
+        } else {
+            page.fill(0);
+        }
+    });
 }
 
 /// Writes `size` bytes that `read` fills to a file.

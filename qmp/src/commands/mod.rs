@@ -6,7 +6,6 @@ pub(crate) mod cpu;
 pub(crate) mod device;
 pub(crate) mod fd;
 pub(crate) mod input;
-pub(crate) mod keys;
 pub(crate) mod machine;
 pub(crate) mod medium;
 pub(crate) mod memory;

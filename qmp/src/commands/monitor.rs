@@ -170,7 +170,6 @@ pub(super) fn human_monitor_command(
         mon: &mut mon,
         env: cx.env,
         fds: cx.fds,
-        keys: cx.keys,
         after: crate::monitors::After::default(),
     };
     let text = crate::hmp::execute(&mut inner, &args.command_line);

@@ -1,6 +1,6 @@
 //! Virtual addresses of a CPU, translated by its page tables (Intel SDM volume 3, chapter 4).
 
-use super::memory::read_physical;
+use super::memory::{read_physical, read_ram};
 use crate::monitors::MonitorCx;
 use rqemu_machine::cpu::CpuRegs;
 
@@ -16,7 +16,7 @@ pub(crate) struct NotMapped;
 fn entry(cx: &MonitorCx<'_, '_>, addr: u64, wide: bool) -> u64 {
     let mut buf = [0; 8];
     let n = if wide { 8 } else { 4 };
-    read_physical(cx, addr, &mut buf[..n]);
+    read_ram(cx, addr, &mut buf[..n]);
     u64::from_le_bytes(buf)
 }
 
@@ -71,7 +71,7 @@ fn two_level(cx: &MonitorCx<'_, '_>, cr3: u64, pse: bool, addr: u32) -> Result<u
 
 /// Reads memory by virtual address.
 pub(crate) fn read_virtual(
-    cx: &MonitorCx<'_, '_>,
+    cx: &mut MonitorCx<'_, '_>,
     regs: &CpuRegs,
     mut addr: u64,
     mut buf: &mut [u8],
@@ -79,7 +79,8 @@ pub(crate) fn read_virtual(
     while !buf.is_empty() {
         let n = buf.len().min((4096 - addr % 4096) as usize);
         let (part, rest) = buf.split_at_mut(n);
-        read_physical(cx, translate(cx, regs, addr)?, part);
+        let at = translate(cx, regs, addr)?;
+        read_physical(cx, at, part);
         buf = rest;
         addr = addr.wrapping_add(n as u64);
     }

@@ -1,6 +1,6 @@
 //! Short `info` commands.
 
-use crate::commands::{chardev as chardevs, cpu, input, machine, memory, pci as pcis};
+use crate::commands::{chardev as chardevs, cpu, machine, memory, pci as pcis};
 use crate::hmp::{Args, HmpCx};
 use crate::types::Empty;
 use crate::version;
@@ -174,14 +174,8 @@ fn region(h: &mut HmpCx<'_, '_, '_>, r: &pcis::PciMemoryRegion) {
 }
 
 pub(super) fn mice(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
-    let list = input::query_mice(h.cx, Empty).unwrap_or_default();
-    if list.is_empty() {
-        h.line("No mouse devices connected");
-    }
-    for mouse in list {
-        let mark = if mouse.current { '*' } else { ' ' };
-        let absolute = if mouse.absolute { " (absolute)" } else { "" };
-        h.line(format!("{mark} Mouse #{}: {}{absolute}", mouse.index, mouse.name));
+    for line in h.cx.m.info_mice().lines() {
+        h.line(line);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::commands::{cpu, memory, paging};
 use crate::hmp::{Args, Format, HmpCx};
-use rqemu_machine::memory::FlatKind;
+use rqemu_machine::memory::{FlatKind, Space};
 use std::fmt::Write;
 
 /// An item in the notation of a format letter; padded as a column of a dump if `column`.
@@ -66,7 +66,7 @@ fn dump(h: &mut HmpCx<'_, '_, '_>, args: &Args, physical: bool) {
         let line = &mut buf[..n as usize];
         let _ = write!(h, "{addr:016x}:");
         let readable = match &regs {
-            None => read_any(h, addr, line, size),
+            None => read_any(h, addr, line),
             Some(regs) => paging::read_virtual(h.cx, regs, addr, line).is_ok(),
         };
         if !readable {
@@ -85,20 +85,12 @@ fn dump(h: &mut HmpCx<'_, '_, '_>, args: &Args, physical: bool) {
 }
 
 /// Reads physical memory, RAM or a device's; false if nothing answers.
-fn read_any(h: &mut HmpCx<'_, '_, '_>, addr: u64, buf: &mut [u8], size: u8) -> bool {
-    let range = h.cx.m.flat().mem.find(addr).map(|r| (r.kind.clone(), addr - r.start + r.offset));
-    match range {
-        Some((FlatKind::Io { owner, spec }, offset)) => {
-            for (i, item) in buf.chunks_mut(usize::from(size)).enumerate() {
-                let at = offset + (i * usize::from(size)) as u64;
-                let value = h.cx.m.io_read(owner, spec, at, item.len() as u8).to_le_bytes();
-                item.copy_from_slice(&value[..item.len()]);
-            }
-            true
-        }
-        Some(_) => h.cx.m.flat().mem.read(addr, buf).is_ok(),
-        None => false,
+fn read_any(h: &mut HmpCx<'_, '_, '_>, addr: u64, buf: &mut [u8]) -> bool {
+    let found = h.cx.m.flat().mem.find(addr).is_some();
+    if found {
+        h.cx.m.bus_read(Space::Memory, addr, buf);
     }
+    found
 }
 
 pub(super) fn x(h: &mut HmpCx<'_, '_, '_>, args: &Args) {

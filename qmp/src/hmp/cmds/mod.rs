@@ -117,7 +117,7 @@ pub static COMMANDS: &[HmpCommand] = &[
         "mouse_button",
         &[Int("state")],
         "state",
-        "set the pointer's buttons (1=left, 2=middle, 4=right)",
+        "set the pointer's buttons (1=left, 2=right, 4=middle)",
         dev::mouse_button,
     ),
     cmd(
@@ -127,6 +127,7 @@ pub static COMMANDS: &[HmpCommand] = &[
         "move the pointer",
         dev::mouse_move,
     ),
+    cmd("mouse_set", &[Int("index")], "index", "choose the pointer that gets the events", dev::mouse_set),
     cmd(
         "netdev_add",
         &[Rest("netdev")],
@@ -168,7 +169,7 @@ pub static COMMANDS: &[HmpCommand] = &[
     cmd("quit|q", &[], "", "end the program", run::quit),
     cmd(
         "screendump",
-        &[File("filename"), Flag("-f"), OptStr("format"), OptStr("device"), OptInt("head")],
+        &[File("filename"), FlagStr("-f"), OptStr("device"), OptInt("head")],
         "filename [-f format] [device [head]]",
         "write the screen to a file (ppm or png)",
         dev::screendump,
@@ -178,7 +179,7 @@ pub static COMMANDS: &[HmpCommand] = &[
             "sendkey",
             &[Str("keys"), OptInt("hold-time")],
             "keys [hold_ms]",
-            "press keys (for example ctrl-alt-f1) and release them after 100 ms or the given time",
+            "press keys (for example ctrl-alt-f1) and release them, with 10 ms or the given time between the steps",
             dev::sendkey,
         ),
         dev::complete_key,

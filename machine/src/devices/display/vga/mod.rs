@@ -25,7 +25,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{Cx, RealizeCx};
-use crate::memory::{IoSpec, RamBlock, RegionId, RegionKind};
+use crate::memory::{IoSpec, Owner, RamBlock, RegionId, RegionKind};
 use crate::ui::Picture;
 use crate::{qerr, QResult};
 use dispi::{Dispi, Todo};
@@ -73,7 +73,9 @@ pub struct VgaCore {
     /// Blinking text cursor: whether it is shown, and the virtual time when that changes.
     cursor_shown: bool,
     cursor_toggle_ns: i64,
-    /// The picture shown last, which stays while the screen is switched off.
+    /// The last picture was of a text mode.
+    showed_text: bool,
+    /// Size of the picture shown last, which stays while the screen is switched off.
     last_size: Option<(u32, u32)>,
     edid: Option<Box<[u8]>>,
     /// Alias of video memory over the linear part of the legacy window; `None` without legacy ranges.
@@ -102,6 +104,7 @@ impl VgaCore {
             big_endian: false,
             cursor_shown: false,
             cursor_toggle_ns: 0,
+            showed_text: false,
             last_size: None,
             edid: None,
             linear: None,
@@ -140,7 +143,9 @@ impl VgaCore {
         self.edid = edid;
         let dev = cx.id();
         let mem = &mut cx.m().mem;
-        let all = mem.add("vga.mmio", 0x1000, RegionKind::Container, Some(dev));
+        // Between the registers it reads as ones.
+        let rest = RegionKind::Io { owner: Owner::Nobody, spec: MMIO_BYTES };
+        let all = mem.add("vga.mmio", 0x1000, rest, Some(dev));
         mem.map(all, ports, 0x400, 0);
         mem.map(all, dispi, 0x500, 0);
         if let Some(e) = ext {
@@ -152,13 +157,17 @@ impl VgaCore {
         all
     }
 
-    /// Power-on state. Video memory keeps its contents.
+    /// Power-on state. Video memory keeps its contents, and the screen its size.
     pub fn reset(&mut self, cx: &mut Cx<'_>) {
         self.regs = Regs::default();
         self.dispi = Dispi::default();
         self.big_endian = false;
-        self.last_size = None;
         self.update_window(cx);
+    }
+
+    /// Sequencer register `i` as it applies.
+    fn sr(&self, i: usize) -> u8 {
+        self.dispi.sequencer(&self.regs).get(i).copied().unwrap_or(0)
     }
 
     /// Maps video memory over the part of the legacy window that is linear now.
@@ -196,8 +205,7 @@ impl VgaCore {
     }
 
     fn port_write(&mut self, cx: &mut Cx<'_>, port: u16, value: u8) {
-        let vbe = self.dispi.enabled();
-        if self.regs.write(port, value, vbe) {
+        if self.regs.write(port, value) {
             self.update_window(cx);
         }
     }
@@ -261,7 +269,7 @@ impl VgaCore {
     /// The picture now.
     pub fn snapshot(&mut self, cx: &mut Cx<'_>) -> Picture {
         let now = cx.now();
-        self.draw(now)
+        self.draw(now).unwrap_or_else(|| crate::ui::placeholder(cx.m))
     }
 
     fn save(&self) -> QResult<serde_json::Value> {
