@@ -10,11 +10,8 @@
 pub mod grammar;
 pub mod groups;
 pub mod help;
-<<<<<<< HEAD
 pub mod img;
-=======
 pub mod introspect;
->>>>>>> refs/heads/qmp
 pub mod json;
 pub mod keyval;
 pub mod lists;

@@ -499,6 +499,10 @@ impl Machine {
                     self.chr_timer(id);
                     continue;
                 }
+                if dev == crate::net::TIMER_DEV {
+                    self.announce_again(id);
+                    continue;
+                }
                 if dev == crate::ui::input::TIMER_DEV {
                     self.key_timer();
                     continue;

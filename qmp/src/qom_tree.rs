@@ -260,7 +260,7 @@ pub(crate) fn info(name: &str, ty: &str) -> ObjectPropertyInfo {
 pub(crate) const DEVICE_PROPS: [(&str, &str); 4] =
     [("parent_bus", "link<bus>"), ("realized", "bool"), ("hotplugged", "bool"), ("hotpluggable", "bool")];
 
-const REGION_PROPS: [(&str, &str); 4] =
+pub const REGION_PROPS: [(&str, &str); 4] =
     [("container", "link<memory-region>"), ("addr", "uint64"), ("size", "uint64"), ("priority", "uint32")];
 
 /// Properties of an object, without its type and its children.

@@ -75,7 +75,8 @@ fn default_ram_is_an_object() {
     let info = m.memdev_info();
     assert_eq!((info[0].id.as_str(), info[0].size, info[0].share), ("pc.ram", 64 << 20, false));
     assert!(m.objects.in_use("pc.ram"));
-    assert!(m.net_info().is_empty(), "the default NIC is left out silently");
+    let default = "hub 0\n \\ hub0port0: e1000.0: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:56\n";
+    assert_eq!(m.net_info(), default);
 }
 
 #[test]

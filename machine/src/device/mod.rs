@@ -34,6 +34,8 @@ impl DevId {
     pub const MONITOR_TIMERS: Self = Self(u32::MAX - 1);
     /// Keys that wait to be sent.
     pub const KEY_TIMERS: Self = Self(u32::MAX - 2);
+    /// Announcements of network cards; the timer's number is theirs.
+    pub const ANNOUNCE_TIMERS: Self = Self(u32::MAX - 3);
 }
 
 /// Kinds of bus.

@@ -137,35 +137,6 @@ qapi_struct! {
         /// Why it failed.
         error: Option<String>,
     }
-    /// Element of `query-block-jobs`.
-    pub struct BlockJobInfo {
-        /// Kind.
-        type_ as "type": String,
-        /// Id.
-        device: String,
-        /// Work in all.
-        len: i64,
-        /// Work done.
-        offset: i64,
-        /// It is at work.
-        busy: bool,
-        /// It is held up.
-        paused: bool,
-        /// Limit in bytes a second.
-        speed: i64,
-        /// How its requests fare.
-        io_status: BlockDeviceIoStatus,
-        /// It may be completed.
-        ready: bool,
-        /// State.
-        status: JobStatus,
-        /// It is finalized by itself.
-        auto_finalize: bool,
-        /// It goes away by itself.
-        auto_dismiss: bool,
-        /// Why it failed.
-        error: Option<String>,
-    }
     /// Element of `query-machines`.
     pub struct MachineInfo {
         /// Name.
@@ -251,22 +222,4 @@ pub(crate) fn query_iothreads(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<V
         aio_max_batch: t.aio_max_batch,
     };
     Ok(cx.m.iothread_info().into_iter().map(one).collect())
-}
-
-<<<<<<< HEAD
-/// Migration has no capability that could be switched.
-pub(super) fn query_migrate_capabilities(
-    _: &mut MonitorCx<'_, '_>,
-    _: Empty,
-) -> QResult<Vec<MigrationCapabilityStatus>> {
-=======
-/// There are no jobs: no command starts one.
-pub(super) fn query_jobs(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<JobInfo>> {
-    Ok(Vec::new())
-}
-
-/// See [`query_jobs`].
-pub(super) fn query_block_jobs(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<BlockJobInfo>> {
->>>>>>> refs/heads/qmp
-    Ok(Vec::new())
 }

@@ -9,11 +9,8 @@ mod chardev_args;
 pub(crate) mod cpu;
 mod cpumodel;
 pub(crate) mod device;
-<<<<<<< HEAD
-pub(crate) mod export;
-=======
 pub(crate) mod dump;
->>>>>>> refs/heads/qmp
+pub(crate) mod export;
 pub(crate) mod fd;
 pub(crate) mod host;
 pub(crate) mod input;
@@ -22,6 +19,7 @@ pub(crate) mod medium;
 pub(crate) mod memory;
 pub(crate) mod migrate;
 mod monitor;
+pub(crate) mod net;
 pub(crate) mod nmi;
 pub(crate) mod object;
 pub(crate) mod paging;
@@ -29,19 +27,17 @@ pub(crate) mod pci;
 pub(crate) mod qom;
 mod qom_types;
 pub(crate) mod run;
-<<<<<<< HEAD
 pub(crate) mod snapshot;
-=======
 pub(crate) mod stats;
 pub(crate) mod text;
->>>>>>> refs/heads/qmp
 
 use crate::table::{commands, events};
 use crate::types::Empty;
 
 commands! {
     "add-fd" => fd::add_fd;
-<<<<<<< HEAD
+    "announce-self" => net::announce_self;
+    "balloon" => balloon::balloon;
     "block-commit" => blockjob::block_commit;
     "block-dirty-bitmap-add" => snapshot::block_dirty_bitmap_add;
     "block-dirty-bitmap-clear" => snapshot::block_dirty_bitmap_clear;
@@ -59,9 +55,6 @@ commands! {
     "block-job-resume" => blockjob::block_job_resume;
     "block-job-set-speed" => blockjob::block_job_set_speed;
     "block-stream" => blockjob::block_stream;
-=======
-    "balloon" => balloon::balloon;
->>>>>>> refs/heads/qmp
     "block_resize" => block::block_resize;
     "block_set_io_throttle" => block::block_set_io_throttle;
     "blockdev-add" => block::blockdev_add;
@@ -74,16 +67,13 @@ commands! {
     "blockdev-mirror" => blockjob::blockdev_mirror;
     "blockdev-open-tray" => medium::blockdev_open_tray;
     "blockdev-remove-medium" => medium::blockdev_remove_medium;
-<<<<<<< HEAD
     "blockdev-snapshot" => snapshot::blockdev_snapshot { features: &["allow-write-only-overlay"] };
     "blockdev-snapshot-delete-internal-sync" => snapshot::snapshot_delete;
     "blockdev-snapshot-internal-sync" => snapshot::blockdev_snapshot_internal;
     "blockdev-snapshot-sync" => snapshot::blockdev_snapshot_sync;
     "change-backing-file" => snapshot::change_backing_file;
-=======
     "chardev-add" => chardev::chardev_add;
     "chardev-change" => chardev::chardev_change;
->>>>>>> refs/heads/qmp
     "chardev-remove" => chardev::chardev_remove;
     "chardev-send-break" => chardev::chardev_send_break;
     "closefd" => fd::closefd;
@@ -91,13 +81,10 @@ commands! {
     "device-list-properties" => qom_types::device_list_properties;
     "device_add" => device::device_add { features: &["json-cli", "json-cli-hotplug"] };
     "device_del" => device::device_del;
-<<<<<<< HEAD
     "drive-backup" => blockjob::drive_backup { features: &["deprecated"] };
     "drive-mirror" => blockjob::drive_mirror;
-=======
     "dump-guest-memory" => dump::dump_guest_memory;
     "dumpdtb" => host::dumpdtb;
->>>>>>> refs/heads/qmp
     "eject" => medium::eject;
     "getfd" => fd::getfd;
     "human-monitor-command" => monitor::human_monitor_command { features: &["savevm-monitor-nodes"] };
@@ -110,16 +97,15 @@ commands! {
     "job-pause" => blockjob::job_pause;
     "job-resume" => blockjob::job_resume;
     "memsave" => memory::memsave;
-<<<<<<< HEAD
+    "migrate-set-capabilities" => migrate::migrate_set_capabilities;
     "nbd-server-add" => export::nbd_server_add { features: &["deprecated"] };
     "nbd-server-remove" => export::nbd_server_remove { features: &["deprecated"] };
     "nbd-server-start" => export::nbd_server_start;
     "nbd-server-stop" => export::nbd_server_stop;
-=======
-    "migrate-set-capabilities" => migrate::migrate_set_capabilities;
+    "netdev_add" => net::netdev_add;
+    "netdev_del" => net::netdev_del;
     "object-add" => object::object_add;
     "object-del" => object::object_del;
->>>>>>> refs/heads/qmp
     "pmemsave" => memory::pmemsave;
     "qmp_capabilities" => monitor::qmp_capabilities;
     "qom-get" => qom::qom_get;
@@ -130,12 +116,8 @@ commands! {
     "query-acpi-ospm-status" => host::query_acpi_ospm_status;
     "query-balloon" => balloon::query_balloon;
     "query-block" => block::query_block;
-<<<<<<< HEAD
     "query-block-exports" => export::query_block_exports;
     "query-block-jobs" => blockjob::query_block_jobs;
-=======
-    "query-block-jobs" => machine::query_block_jobs;
->>>>>>> refs/heads/qmp
     "query-blockstats" => block::query_blockstats;
     "query-chardev" => chardev::query_chardev;
     "query-chardev-backends" => chardev::query_chardev_backends;
@@ -165,6 +147,7 @@ commands! {
     "query-pr-managers" => host::query_pr_managers;
     "query-qmp-schema" => monitor::query_qmp_schema;
     "query-replay" => host::query_replay;
+    "query-rx-filter" => net::query_rx_filter;
     "query-sev" => host::query_sev;
     "query-sev-attestation-report" => host::query_sev_attestation_report;
     "query-sev-capabilities" => host::query_sev_capabilities;
@@ -194,17 +177,12 @@ commands! {
     "send-key" => input::send_key;
     "set-action" => run::set_action;
     "set-numa-node" => host::set_numa_node;
+    "set_link" => net::set_link;
     "stop" => run::stop;
     "system_powerdown" => run::system_powerdown;
     "system_reset" => run::system_reset;
     "system_wakeup" => run::system_wakeup;
-<<<<<<< HEAD
     "transaction" => snapshot::transaction;
-}
-
-events! {
-    "BLOCK_EXPORT_DELETED" => export::BlockExportDeleted;
-=======
     "watchdog-set-action" => nmi::watchdog_set_action;
     "x-query-irq" => text::irq { features: &["unstable"] };
     "x-query-jit" => text::jit { features: &["unstable"] };
@@ -220,7 +198,7 @@ events! {
 events! {
     "ACPI_DEVICE_OST" => host::AcpiDeviceOst;
     "BALLOON_CHANGE" => balloon::BalloonInfo;
->>>>>>> refs/heads/qmp
+    "BLOCK_EXPORT_DELETED" => export::BlockExportDeleted;
     "BLOCK_IO_ERROR" => block::BlockIoError;
     "BLOCK_JOB_CANCELLED" => blockjob::BlockJobEvent;
     "BLOCK_JOB_COMPLETED" => blockjob::BlockJobCompleted;
@@ -229,13 +207,11 @@ events! {
     "BLOCK_JOB_READY" => blockjob::BlockJobEvent;
     "DEVICE_DELETED" => device::DeviceDeleted;
     "DEVICE_TRAY_MOVED" => medium::TrayMoved;
-<<<<<<< HEAD
-    "JOB_STATUS_CHANGE" => blockjob::JobStatusChange;
-=======
     "DUMP_COMPLETED" => dump::DumpCompleted;
     "GUEST_CRASHLOADED" => run::GuestPanicked;
     "GUEST_PANICKED" => run::GuestPanicked;
->>>>>>> refs/heads/qmp
+    "JOB_STATUS_CHANGE" => blockjob::JobStatusChange;
+    "NIC_RX_FILTER_CHANGED" => net::RxFilterChanged;
     "POWERDOWN" => Empty;
     "RESET" => run::ResetEvent;
     "RESUME" => Empty;

@@ -362,6 +362,13 @@ impl Device for VirtioMmio {
     fn timers(&mut self) -> Option<&mut dyn TimerHandler> {
         Some(self)
     }
+    fn net(&mut self) -> Option<&mut dyn crate::net::NetFrontend> {
+        if self.core.dev.net().is_some() {
+            Some(self)
+        } else {
+            None
+        }
+    }
     fn run_state_changed(&mut self, cx: &mut Cx<'_>, running: bool) {
         core::run_state_changed(self, cx, running);
     }
@@ -374,3 +381,5 @@ impl Device for VirtioMmio {
         self
     }
 }
+
+core::net_frontend!(VirtioMmio);

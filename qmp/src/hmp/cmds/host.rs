@@ -54,10 +54,6 @@ pub(super) fn usb(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
 /// Memory modules, TPM devices: there are none to show.
 pub(super) fn nothing(_: &mut HmpCx<'_, '_, '_>, _: &Args) {}
 
-pub(super) fn block_jobs(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
-    h.line("No active jobs");
-}
-
 pub(super) fn replay(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
     h.line("Record/replay is not active");
 }

@@ -3,14 +3,12 @@
 mod backend;
 mod block;
 mod dev;
-<<<<<<< HEAD
 mod drives;
-=======
 mod host;
->>>>>>> refs/heads/qmp
 mod info;
 mod mem;
 mod mtree;
+mod net;
 mod pages;
 mod run;
 mod tree;
@@ -37,7 +35,20 @@ use Arg::*;
 /// All commands, sorted as `help` lists them.
 pub static COMMANDS: &[HmpCommand] = &[
     cmd(
-<<<<<<< HEAD
+        "announce_self",
+        &[OptStr("interfaces"), OptStr("id")],
+        "[interfaces] [id]",
+        "tell the network where the guest's addresses are",
+        net::announce_self,
+    ),
+    cmd(
+        "balloon",
+        &[Mega("value")],
+        "target",
+        "ask the guest to keep so much memory (in MiB)",
+        backend::balloon,
+    ),
+    cmd(
         "block_job_cancel",
         &[Flag("-f"), Block("device")],
         "[-f] device",
@@ -59,13 +70,6 @@ pub static COMMANDS: &[HmpCommand] = &[
         "device speed",
         "limit the speed of a block job",
         drives::block_job_set_speed,
-=======
-        "balloon",
-        &[Mega("value")],
-        "target",
-        "ask the guest to keep so much memory (in MiB)",
-        backend::balloon,
->>>>>>> refs/heads/qmp
     ),
     cmd(
         "block_resize",
@@ -74,7 +78,6 @@ pub static COMMANDS: &[HmpCommand] = &[
         "change the size of an image",
         block::block_resize,
     ),
-    cmd("boot_set", &[Str("bootdevice")], "bootdevice", "set what firmware boots from", run::boot_set),
     cmd(
         "block_stream",
         &[Block("device"), OptLong("speed"), OptStr("base")],
@@ -82,6 +85,7 @@ pub static COMMANDS: &[HmpCommand] = &[
         "copy what a drive reads from its backing images into the drive",
         drives::block_stream,
     ),
+    cmd("boot_set", &[Str("bootdevice")], "bootdevice", "set what firmware boots from", run::boot_set),
     cmd(
         "change",
         &[Block("device"), Flag("-f"), File("target"), OptStr("format"), OptStr("read-only-mode")],
@@ -124,7 +128,6 @@ pub static COMMANDS: &[HmpCommand] = &[
         dev::complete_device,
     ),
     cmd(
-<<<<<<< HEAD
         "drive_add",
         &[Flag("-n"), Str("pci_addr"), Rest("opts")],
         "[-n] [[<domain>:]<bus>:]<slot>\n[file=file][,if=type][,bus=n]\n[,unit=m][,media=d][,index=i]\n[,snapshot=on|off][,cache=on|off]\n[,readonly=on|off][,copy-on-read=on|off]",
@@ -147,7 +150,7 @@ pub static COMMANDS: &[HmpCommand] = &[
         "have a file follow a drive (-n: which exists, -f: with what comes from backing images)",
         drives::drive_mirror,
     ),
-=======
+    cmd(
         "dump-guest-memory",
         &[
             Flag("-p"),
@@ -165,7 +168,6 @@ pub static COMMANDS: &[HmpCommand] = &[
         host::dump_guest_memory,
     ),
     cmd("dumpdtb", &[File("filename")], "filename", "write the device tree to a file", host::dumpdtb),
->>>>>>> refs/heads/qmp
     cmd(
         "eject",
         &[Flag("-f"), Block("device")],
@@ -241,6 +243,14 @@ pub static COMMANDS: &[HmpCommand] = &[
         dev::mouse_move,
     ),
     cmd("mouse_set", &[Int("index")], "index", "choose the pointer that gets the events", dev::mouse_set),
+    cmd(
+        "netdev_add",
+        &[Rest("netdev")],
+        "type,id=str[,prop=value][,...]",
+        "add a network back end",
+        net::netdev_add,
+    ),
+    cmd("netdev_del", &[Str("id")], "id", "remove a network back end", net::netdev_del),
     cmd("nmi", &[], "", "send a non-maskable interrupt to all CPUs", host::inject_nmi),
     cmd("o", &[Format, Int("addr"), Int("val")], "/fmt addr value", "write an I/O port", mem::port_out),
     cmd(
@@ -320,6 +330,13 @@ pub static COMMANDS: &[HmpCommand] = &[
         dev::complete_key,
     ),
     cmd(
+        "set_link",
+        &[Str("name"), Bool("up")],
+        "name on|off",
+        "take the link of a card or back end up or down",
+        net::set_link,
+    ),
+    cmd(
         "snapshot_blkdev",
         &[Flag("-n"), Block("device"), OptStr("snapshot-file"), OptStr("format")],
         "[-n] device [new-image-file] [format]",
@@ -369,11 +386,7 @@ pub static INFO: &[HmpCommand] = &[
         "show drives (-n: named nodes, -v: more)",
         block::info_block,
     ),
-<<<<<<< HEAD
     cmd("block-jobs", &[], "", "show block jobs", drives::info_block_jobs),
-=======
-    cmd("block-jobs", &[], "", "show block jobs", host::block_jobs),
->>>>>>> refs/heads/qmp
     cmd("blockstats", &[], "", "show counters of drives", block::info_blockstats),
     cmd("chardev", &[], "", "show character devices", info::chardev),
     cmd("cpus", &[], "", "show CPUs", info::cpus),
@@ -400,6 +413,7 @@ pub static INFO: &[HmpCommand] = &[
     cmd("name", &[], "", "show the guest's name", info::name),
     cmd("numa", &[], "", "show NUMA nodes", host::numa),
     cmd("opcount", &[], "", "show how often instructions were translated", host::opcount),
+    cmd("network", &[], "", "show back ends and cards of the network", net::info_network),
     cmd("pci", &[], "", "show PCI devices", info::pci),
     cmd("profile", &[], "", "show what the profiler found", host::profile),
     cmd("qom-tree", &[OptStr("path")], "[path]", "show the objects", tree::qom_tree),

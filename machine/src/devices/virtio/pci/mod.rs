@@ -147,6 +147,9 @@ where
             let r = cx.io_region("virtio-pci", size, LEGACY, IoSpec::ANY);
             pci.add_bar(0, r, size, BarKind::Io);
         }
+        // A card boots without its network ROM where that is not installed.
+        let rom = if cx.m().find_firmware(D::ROM).is_some() { D::ROM } else { "" };
+        crate::pci::load_rom(cx, &mut pci, &mut self.base.pci, D::ROM_MEMORY, rom)?;
         cx.pci_attach(&mut pci, self.base.pci.addr.0, self.base.pci.multifunction)?;
         self.base.pci.addr.0 = i32::from(pci.devfn);
         d.pci = pci;
@@ -276,6 +279,13 @@ impl Device for VirtioPciDevice {
     fn timers(&mut self) -> Option<&mut dyn TimerHandler> {
         Some(self)
     }
+    fn net(&mut self) -> Option<&mut dyn crate::net::NetFrontend> {
+        if self.core.dev.net().is_some() {
+            Some(self)
+        } else {
+            None
+        }
+    }
     fn run_state_changed(&mut self, cx: &mut Cx<'_>, running: bool) {
         core::run_state_changed(self, cx, running);
     }
@@ -375,3 +385,5 @@ fn notify_space(legacy: bool) -> Space {
         Space::Memory
     }
 }
+
+core::net_frontend!(VirtioPciDevice);
