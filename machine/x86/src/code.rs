@@ -97,6 +97,14 @@ impl CodeMap {
         }
     }
 
+    /// Invalidates all code (a reset wrote firmware anew).
+    pub fn forget_all(&self) {
+        let map = self.chunks.read().unwrap_or_else(|e| e.into_inner());
+        for p in map.values().flat_map(|c| c.iter()) {
+            self.hit(p, 0, 4096, None);
+        }
+    }
+
     /// Invalidates a page's code if the bytes overlap it; true if so.
     pub fn hit(&self, p: &PageCode, off: usize, len: usize, own: Option<&RunControl>) -> bool {
         if p.granules.load(Ordering::SeqCst) & granules(off, len) == 0 {

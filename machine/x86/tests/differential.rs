@@ -567,11 +567,11 @@ fn run_case(
     if matches!(c.insn.mnemonic(), M::Shld | M::Shrd) && count_of(c) > width {
         return None;
     }
-    for i in 0..16 {
-        if cpu.regs[i] != native_regs[i] {
+    for (i, native) in native_regs.iter().enumerate().take(16) {
+        if cpu.regs[i] != *native {
             return show(format!(
                 "reg {i}: native {:#x} ours {:#x} (was {:#x})",
-                native_regs[i], cpu.regs[i], c.regs[i]
+                native, cpu.regs[i], c.regs[i]
             ));
         }
     }

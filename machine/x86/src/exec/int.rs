@@ -73,7 +73,8 @@ pub unsafe fn cas128(p: *mut u8, old: u128, new: u128) -> u128 {
     #[cfg(target_arch = "x86_64")]
     {
         let (lo, hi): (u64, u64);
-        // SAFETY: by the caller's promise. RBX cannot be named as an operand, hence the exchange.
+        // SAFETY: by the caller's promise. RBX cannot be named as an operand, hence the exchange; the others are named
+        // so that the compiler does not choose RBX for them.
         unsafe {
             std::arch::asm!(
                 "xchg rsi, rbx",

@@ -143,16 +143,16 @@ from_mmx! {
 handler! {
     fn vcvtps2ph(cpu, op) {
         let s = cpu.ymm[op.r[1] as usize & 15];
-        let imm = op.imm8() & 7;
+        let (imm, wide) = (op.imm8() & 7, op.has(Op::L256));
         let r = cpu.fp_value(|| {
             let mut t = Ymm::default();
             macro_rules! by {
-                ($($n:literal)*) => {
+                ($reg:literal; $($n:literal)*) => {
                     match imm {
                         $($n => {
                             // SAFETY: `s` and `t` are aligned registers; offered only where the host has F16C.
                             unsafe {
-                                asm!("vmovdqa ymm1, [{s}]", concat!("vcvtps2ph xmm0, ymm1, ", stringify!($n)),
+                                asm!("vmovdqa ymm1, [{s}]", concat!("vcvtps2ph xmm0, ", $reg, ", ", stringify!($n)),
                                     "vmovdqa [{t}], ymm0", "vzeroupper", s = in(reg) &raw const s,
                                     t = in(reg) &raw mut t, out("xmm0") _, out("xmm1") _,
                                     options(nostack, preserves_flags));
@@ -162,10 +162,13 @@ handler! {
                     }
                 };
             }
-            by!(0 1 2 3 4 5 6 7);
+            if wide {
+                by!("ymm1"; 0 1 2 3 4 5 6 7);
+            } else {
+                by!("xmm1"; 0 1 2 3 4 5 6 7);
+            }
             t
         })?;
-        let wide = op.has(Op::L256);
         match (op.has(Op::MEM), wide) {
             (true, true) => cpu.write128(op, [r.0[0], r.0[1]]),
             (true, false) => cpu.write(op, r.0[0]),

@@ -357,7 +357,7 @@ handler! {
     }
     fn emms(cpu, _op) {
         cpu.fpu_check()?;
-        cpu.fpu.tag = 0;
+        (cpu.fpu.tag, cpu.fpu.top) = (0, 0);
         Ok(())
     }
     fn fence(_cpu, _op) {

@@ -342,6 +342,7 @@ fn left_out(code: Code) -> bool {
         "Fnsetpm",
         "Fneni",
         "Fndisi",
+        "Fstpnce",
     ];
     skip.iter().any(|s| name.trim_start_matches("VEX_").starts_with(s))
         || host_lacks(code)

@@ -383,6 +383,19 @@ handler! {
     }
     fn fst_sti(cpu, op) { copy_down(cpu, op, false) }
     fn fstp_sti(cpu, op) { copy_down(cpu, op, true) }
+    /// The undocumented form without a check for an empty register.
+    fn fstpnce(cpu, op) {
+        cpu.fpu_check()?;
+        cpu.fpu_note(op);
+        let (v, empty, tags) = (cpu.st(0), cpu.st_empty(0), cpu.fpu.tag);
+        cpu.set_st(op.r[0], v);
+        if empty {
+            cpu.fpu.tag = tags;
+        }
+        cpu.fpu.sw &= !sw::C1;
+        cpu.fpu_pop();
+        Ok(())
+    }
     fn fxch(cpu, op) {
         cpu.fpu_check()?;
         cpu.fpu_note(op);
@@ -518,7 +531,8 @@ pub fn lookup(code: Code) -> Option<Handler> {
         Fbstp_m80bcd => fbstp,
         Fld_sti => fld_sti,
         Fst_sti => fst_sti,
-        Fstp_sti | Fstp_sti_DFD0 | Fstp_sti_DFD8 | Fstpnce_sti => fstp_sti,
+        Fstp_sti | Fstp_sti_DFD0 | Fstp_sti_DFD8 => fstp_sti,
+        Fstpnce_sti => fstpnce,
         Fxch_st0_sti | Fxch_st0_sti_DDC8 | Fxch_st0_sti_DFC8 => fxch,
         Ffree_sti => ffree,
         Ffreep_sti => ffreep,

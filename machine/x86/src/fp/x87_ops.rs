@@ -66,7 +66,7 @@ macro_rules! binary_st {
 binary_st! {
     add_st "fadd st(0), st(1)"; mul_st "fmul st(0), st(1)"; sub_st "fsub st(0), st(1)"; subr_st "fsubr st(0), st(1)";
     div_st "fdiv st(0), st(1)"; divr_st "fdivr st(0), st(1)";
-    com_st "fcom st(1)"; ucom_st "fucom st(1)"; scale "fscale"; prem "fprem"; prem1 "fprem1";
+    com_st "fcom st(1)"; ucom_st "fucom st(1)"; scale "fscale"; rem "fprem"; rem1 "fprem1";
 }
 
 binary! {
@@ -83,6 +83,17 @@ binary! {
     subr_i32 "fisubr dword ptr [{b}]"; div_i32 "fidiv dword ptr [{b}]"; divr_i32 "fidivr dword ptr [{b}]";
     com_i32 "ficom dword ptr [{b}]";
 }
+
+/// The same with C0 and C3 set before, as FXAM does on an empty stack.
+macro_rules! binary_marked {
+    ($($name:ident $insn:literal;)*) => {$(
+        fn $name(cw: u16, a: &F80, b: *const u8) -> u16 {
+            host!(cw, ["fxam", "fld tbyte ptr [{b}]", "fld tbyte ptr [{a}]", $insn, "fnstsw ax"], a = a, b = b)
+        }
+    )*};
+}
+
+binary_marked! { rem_marked "fprem"; rem1_marked "fprem1"; }
 
 /// Operations on ST(1) and ST(0) that pop: the destination is ST(1).
 macro_rules! popping {
@@ -313,6 +324,7 @@ fn with_one(cpu: &mut Cpu, op: &Op, keep: u16, f: fn(u16, &F80) -> (F80, u16)) -
         if cpu.stack_fault(false) {
             cpu.set_st(0, INDEFINITE);
         }
+        cpu.fpu.sw &= !(keep & sw::C2);
         return Ok(());
     }
     let (v, s) = f(cpu.fpu.cw, &cpu.st(0));
@@ -342,6 +354,21 @@ fn with_next(cpu: &mut Cpu, op: &Op, keep: u16, f: Binary) -> R<()> {
     Ok(())
 }
 
+/// FPREM and FPREM1. With some operands they leave C0 and C3 as they were: those that a run with both set and one with
+/// both clear do not agree on.
+fn remainder(cpu: &mut Cpu, op: &Op, f: Binary, marked: fn(u16, &F80, *const u8) -> u16) -> R<()> {
+    let mut keep = sw::CONDITIONS;
+    if !cpu.st_empty(0) && !cpu.st_empty(1) {
+        let (a, b) = (cpu.st(0), cpu.st(1));
+        let b = (&raw const b).cast();
+        let differ = f(cpu.fpu.cw, &a, b).1 ^ marked(cpu.fpu.cw, &a, b);
+        keep &= !(differ & (sw::C0 | sw::C3));
+    } else {
+        cpu.fpu.sw &= !sw::C2;
+    }
+    with_next(cpu, op, keep, f)
+}
+
 /// ST(1) with ST(0), result in ST(1), which becomes the top.
 #[inline(always)]
 fn into_next(cpu: &mut Cpu, op: &Op, f: Binary) -> R<()> {
@@ -363,11 +390,12 @@ fn into_next(cpu: &mut Cpu, op: &Op, f: Binary) -> R<()> {
 }
 
 #[inline(always)]
-fn with_push(cpu: &mut Cpu, op: &Op, f: fn(u16, &F80) -> (F80, F80, u16)) -> R<()> {
+fn with_push(cpu: &mut Cpu, op: &Op, keep: u16, f: fn(u16, &F80) -> (F80, F80, u16)) -> R<()> {
     cpu.fpu_check()?;
     cpu.fpu_note(op);
     let overflow = !cpu.st_empty(7);
     if cpu.st_empty(0) || overflow {
+        cpu.fpu.sw &= !keep;
         if cpu.stack_fault(overflow && !cpu.st_empty(0)) {
             cpu.set_st(0, INDEFINITE);
             cpu.fpu.top = cpu.fpu.top.wrapping_sub(1) & 7;
@@ -379,7 +407,7 @@ fn with_push(cpu: &mut Cpu, op: &Op, f: fn(u16, &F80) -> (F80, F80, u16)) -> R<(
     if !cpu.fpu_flags(s) {
         return Ok(());
     }
-    cpu.fpu.sw = cpu.fpu.sw & !sw::C2 | s & sw::C2;
+    cpu.fpu.sw = cpu.fpu.sw & !keep | s & keep;
     // The host started with TOP 0: after the load it is 7, after a push 6.
     if s >> 11 & 7 == 6 {
         cpu.set_st(0, low);
@@ -420,8 +448,8 @@ handler! {
     fn fcompp(cpu, op) { compare_register(cpu, op, 1, Outcome::Conditions, 2, com_st) }
     fn fucompp(cpu, op) { compare_register(cpu, op, 1, Outcome::Conditions, 2, ucom_st) }
     fn fscale(cpu, op) { with_next(cpu, op, 0, scale) }
-    fn fprem(cpu, op) { with_next(cpu, op, sw::CONDITIONS, prem) }
-    fn fprem1(cpu, op) { with_next(cpu, op, sw::CONDITIONS, prem1) }
+    fn fprem(cpu, op) { remainder(cpu, op, rem, rem_marked) }
+    fn fprem1(cpu, op) { remainder(cpu, op, rem1, rem1_marked) }
     fn fpatan(cpu, op) { into_next(cpu, op, patan) }
     fn fyl2x(cpu, op) { into_next(cpu, op, yl2x) }
     fn fyl2xp1(cpu, op) { into_next(cpu, op, yl2xp1) }
@@ -430,9 +458,9 @@ handler! {
     fn f2xm1(cpu, op) { with_one(cpu, op, 0, two_xm1) }
     fn fsin(cpu, op) { with_one(cpu, op, sw::C2, sin) }
     fn fcos(cpu, op) { with_one(cpu, op, sw::C2, cos) }
-    fn fptan(cpu, op) { with_push(cpu, op, ptan) }
-    fn fsincos(cpu, op) { with_push(cpu, op, sincos) }
-    fn fxtract(cpu, op) { with_push(cpu, op, xtract) }
+    fn fptan(cpu, op) { with_push(cpu, op, sw::C2, ptan) }
+    fn fsincos(cpu, op) { with_push(cpu, op, sw::C2, sincos) }
+    fn fxtract(cpu, op) { with_push(cpu, op, 0, xtract) }
     fn fld1(cpu, op) { constant(cpu, op, one) }
     fn fldl2t(cpu, op) { constant(cpu, op, l2t) }
     fn fldl2e(cpu, op) { constant(cpu, op, l2e) }
