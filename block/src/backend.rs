@@ -7,6 +7,7 @@ use crate::node::{Edge, Node};
 use crate::pool::Pool;
 use crate::request::{Completion, CompletionSink, Request, Submitted};
 use crate::stats::Stats;
+use crate::throttle::Throttle;
 use arc_swap::ArcSwapOption;
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -86,7 +87,25 @@ impl Default for BackendOpts {
 
 struct Medium {
     node: Arc<Node>,
-    edge: Edge,
+    edge: Arc<Edge>,
+    /// Requests that wait for the graph to change; `None` inside: no longer.
+    parked: Option<Mutex<Option<Vec<Parked>>>>,
+}
+
+impl Medium {
+    fn new(node: Arc<Node>, edge: Edge) -> Medium {
+        Medium { node, edge: Arc::new(edge), parked: None }
+    }
+}
+
+/// A request that has not started.
+pub(crate) struct Parked {
+    op: Op,
+    offset: u64,
+    pub(crate) len: u64,
+    iov: Box<[iov::Seg]>,
+    tag: u64,
+    sink: Arc<dyn CompletionSink>,
 }
 
 pub(crate) struct Inner {
@@ -97,6 +116,9 @@ pub(crate) struct Inner {
     opts: BackendOpts,
     pool: Pool,
     pub(crate) stats: Stats,
+    throttle: ArcSwapOption<Throttle>,
+    unnamed: AtomicBool,
+    io_status: std::sync::atomic::AtomicU8,
     in_flight: AtomicUsize,
     drained: (Mutex<()>, Condvar),
 }
@@ -129,6 +151,14 @@ impl std::fmt::Debug for BlockBackend {
 }
 
 impl BlockBackend {
+    pub(crate) fn weak(&self) -> std::sync::Weak<Inner> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(crate) fn upgrade(weak: &std::sync::Weak<Inner>) -> Option<BlockBackend> {
+        weak.upgrade().map(BlockBackend)
+    }
+
     /// A drive with a name (`-drive id=`; empty for one made for `-device drive=NODE`) and no medium.
     pub(crate) fn new(name: &str, opts: BackendOpts, pool: &Pool) -> BlockBackend {
         BlockBackend(Arc::new(Inner {
@@ -139,6 +169,9 @@ impl BlockBackend {
             opts,
             pool: pool.clone(),
             stats: Stats::default(),
+            throttle: ArcSwapOption::empty(),
+            unnamed: AtomicBool::new(false),
+            io_status: 0.into(),
             in_flight: AtomicUsize::new(0),
             drained: (Mutex::new(()), Condvar::new()),
         }))
@@ -146,7 +179,40 @@ impl BlockBackend {
 
     /// `-drive` id, or empty.
     pub fn name(&self) -> &str {
-        &self.0.name
+        if self.0.unnamed.load(Ordering::Relaxed) {
+            ""
+        } else {
+            &self.0.name
+        }
+    }
+
+    /// The drive was deleted, but a device still holds it.
+    pub(crate) fn unname(&self) {
+        self.0.unnamed.store(true, Ordering::Relaxed);
+    }
+
+    /// State after an error that stopped the VM (`io-status`).
+    pub fn io_status(&self) -> &'static str {
+        ["ok", "failed", "nospace"][usize::from(self.0.io_status.load(Ordering::Relaxed)) % 3]
+    }
+
+    /// An error stopped the VM; the first one counts until [`Self::reset_io_status`].
+    pub fn set_io_status(&self, error: Errno) {
+        let v = if error == Errno::ENOSPC { 2 } else { 1 };
+        let _ = self.0.io_status.compare_exchange(0, v, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The VM continues.
+    pub fn reset_io_status(&self) {
+        self.0.io_status.store(0, Ordering::Relaxed);
+    }
+
+    /// Reads for the program itself: not counted.
+    pub fn peek(&self, off: u64, buf: &mut [u8]) -> IoResult {
+        let node = self.root().ok_or(Errno::ENOMEDIUM)?;
+        let iov = [iov::own(buf)];
+        let op = node.admit(Op::Read, off, iov[0].len() as u64, &iov)?;
+        node.run(op, off, iov[0].len() as u64, &iov)
     }
 
     /// True if both handles are the same drive.
@@ -181,7 +247,7 @@ impl BlockBackend {
 
     /// True if the medium cannot be written, or the drive was declared read-only.
     pub fn read_only(&self) -> bool {
-        self.0.opts.read_only || self.0.medium.load().as_ref().is_some_and(|m| m.node.info.read_only)
+        self.0.opts.read_only || self.0.medium.load().as_ref().is_some_and(|m| m.node.read_only())
     }
 
     /// Counters.
@@ -269,25 +335,106 @@ impl BlockBackend {
         let (want, shared) = match &*slot {
             Some((_, a)) => {
                 // A read-only medium in a writable drive is fine (floppy): ask only for what it can give.
-                let a = Attach { read_only: a.read_only || node.info.read_only, ..*a };
+                let a = Attach { read_only: a.read_only || node.read_only(), ..*a };
                 Self::perms(&a)
             }
             None => (self.idle_perm(), perm::ALL),
         };
         let edge = Edge::new(node, &user, "root", want, shared)?;
-        self.0.medium.store(Some(Arc::new(Medium { node: node.clone(), edge })));
+        self.0.medium.store(Some(Arc::new(Medium::new(node.clone(), edge))));
         Ok(())
+    }
+
+    /// Holds new requests back and waits until none is under way. Ended by [`Self::resume`]; called by the thread that
+    /// owns the graph, which also makes all blocking calls.
+    pub(crate) fn pause(&self) {
+        let Some(m) = self.0.medium.load_full() else { return self.drain() };
+        let parked =
+            Medium { node: m.node.clone(), edge: m.edge.clone(), parked: Some(Mutex::new(Some(Vec::new()))) };
+        drop(m);
+        if let Some(old) = self.0.medium.swap(Some(Arc::new(parked))) {
+            // Whoever still looks at the old medium may be about to start a request.
+            while Arc::strong_count(&old) > 1 {
+                std::thread::yield_now();
+            }
+        }
+        self.drain();
+    }
+
+    /// Lets requests go on, those held back first, on whatever node is the medium now.
+    pub(crate) fn resume(&self) {
+        let Some(m) = self.0.medium.load_full() else { return };
+        let Some(p) = &m.parked else { return };
+        let open = Medium { node: m.node.clone(), edge: m.edge.clone(), parked: None };
+        self.0.medium.store(Some(Arc::new(open)));
+        let waiting = p.lock().take();
+        waiting.into_iter().flatten().for_each(|r| self.start_parked(r));
+    }
+
+    /// Exchanges the node under a paused backend. On failure the old one stays.
+    pub(crate) fn replace_root(&self, new: &Arc<Node>) -> Result<()> {
+        let Some(m) = self.0.medium.load_full() else { return Ok(()) };
+        let slot = self.0.attach.lock();
+        let user = Self::user(slot.as_ref().map_or(self.name(), |(who, _)| who));
+        let (want, shared) = match &*slot {
+            Some((_, a)) => Self::perms(&Attach { read_only: a.read_only || new.read_only(), ..*a }),
+            None => (self.idle_perm(), perm::ALL),
+        };
+        let edge = Edge::new(new, &user, "root", want, shared)?;
+        if let Some(waiting) = &m.parked {
+            let list = waiting.lock().take().unwrap_or_default();
+            let next =
+                Medium { node: new.clone(), edge: Arc::new(edge), parked: Some(Mutex::new(Some(list))) };
+            self.0.medium.store(Some(Arc::new(next)));
+        } else {
+            self.0.medium.store(Some(Arc::new(Medium::new(new.clone(), edge))));
+        }
+        Ok(())
+    }
+
+    /// Gives up (`true`) or takes back what the device's use of the medium asks of its node, so that the graph can be
+    /// changed in between.
+    pub(crate) fn relax(&self, on: bool) -> Result<()> {
+        let Some(m) = self.0.medium.load_full() else { return Ok(()) };
+        if on {
+            return m.edge.set(0, perm::ALL);
+        }
+        match &*self.0.attach.lock() {
+            Some((_, a)) => {
+                let (want, shared) =
+                    Self::perms(&Attach { read_only: a.read_only || m.node.read_only(), ..*a });
+                m.edge.set(want, shared)
+            }
+            None => m.edge.set(self.idle_perm(), perm::ALL),
+        }
     }
 
     /// Takes the medium out, after all requests on it have ended; returns its node.
     pub fn eject(&self) -> Option<Arc<Node>> {
         let m = self.0.medium.swap(None);
+        if let Some(old) = &m {
+            // Whoever still looks at it may be about to start a request.
+            while Arc::strong_count(old) > 1 {
+                std::thread::yield_now();
+            }
+        }
         self.drain();
         m.map(|m| m.node.clone())
     }
 
     /// Waits until no pending request is left. The caller must have stopped submitting.
     pub fn drain(&self) {
+        let throttle = self.throttle();
+        if let Some(t) = &throttle {
+            t.open(true);
+        }
+        self.wait_idle();
+        if let Some(t) = &throttle {
+            t.open(false);
+        }
+    }
+
+    fn wait_idle(&self) {
         let mut g = self.0.drained.0.lock();
         while self.0.in_flight.load(Ordering::Acquire) != 0 {
             self.0.drained.1.wait(&mut g);
@@ -301,9 +448,88 @@ impl BlockBackend {
 
     /// Starts a request. See [`Submitted`]; the segments' memory must live as [`crate::Seg::new`] says.
     pub fn submit(&self, req: Request<'_>, sink: &Arc<dyn CompletionSink>) -> Submitted {
+        if let Some(t) = &*self.0.throttle.load() {
+            let write = req.op != Op::Read;
+            if req.op != Op::Flush && !t.pass(write, req.len) {
+                let Request { op, offset, len, iov, tag } = req;
+                self.0.begin();
+                t.queue(
+                    self.clone(),
+                    write,
+                    Parked { op, offset, len, iov: iov.into(), tag, sink: sink.clone() },
+                );
+                return Submitted::Pending;
+            }
+        }
+        self.submit_now(req, sink)
+    }
+
+    /// Runs a request to its end from a thread that is not the graph's.
+    pub(crate) fn wait(&self, op: Op, offset: u64, len: u64, iov: iov::Iov<'_>) -> IoResult {
+        struct Waiter(Mutex<Option<IoResult>>, Condvar);
+        impl CompletionSink for Waiter {
+            fn complete(&self, _tag: u64, result: IoResult) {
+                *self.0.lock() = Some(result);
+                self.1.notify_all();
+            }
+        }
+        let waiter = Arc::new(Waiter(Mutex::new(None), Condvar::new()));
+        let sink: Arc<dyn CompletionSink> = waiter.clone();
+        match self.submit(Request { op, offset, len, iov, tag: 0 }, &sink) {
+            Submitted::Done(r) => r,
+            Submitted::Pending => {
+                let mut slot = waiter.0.lock();
+                loop {
+                    if let Some(r) = slot.take() {
+                        return r;
+                    }
+                    waiter.1.wait(&mut slot);
+                }
+            }
+        }
+    }
+
+    /// Starts a request that has waited for its turn.
+    pub(crate) fn submit_parked(&self, r: Parked) {
+        self.start_parked(r);
+        self.0.end();
+    }
+
+    fn start_parked(&self, r: Parked) {
+        let req = Request { op: r.op, offset: r.offset, len: r.len, iov: &r.iov, tag: r.tag };
+        if let Submitted::Done(result) = self.submit_now(req, &r.sink) {
+            r.sink.complete(r.tag, result);
+        }
+    }
+
+    /// Limits of the drive.
+    pub fn throttle(&self) -> Option<Arc<Throttle>> {
+        self.0.throttle.load_full()
+    }
+
+    /// Puts the drive under limits, or frees it.
+    pub(crate) fn set_throttle(&self, t: Option<Arc<Throttle>>) {
+        if let Some(old) = self.0.throttle.swap(t) {
+            // What waits there goes out.
+            old.open(true);
+            self.drain();
+            old.open(false);
+        }
+    }
+
+    fn submit_now(&self, req: Request<'_>, sink: &Arc<dyn CompletionSink>) -> Submitted {
         let started = self.0.stats.start();
         let medium = self.0.medium.load();
         let Some(m) = &*medium else { return self.fail(req, started, Errno::ENOMEDIUM) };
+        if let Some(p) = &m.parked {
+            if let Some(list) = &mut *p.lock() {
+                let Request { op, offset, len, iov, tag } = req;
+                list.push(Parked { op, offset, len, iov: iov.into(), tag, sink: sink.clone() });
+                return Submitted::Pending;
+            }
+            drop(medium);
+            return self.submit_now(req, sink);
+        }
         let wanted = self.effective(req.op);
         let op = match m.node.admit(wanted, req.offset, req.len, req.iov) {
             Ok(op) if op == Op::Read || !self.0.opts.read_only || op == Op::Flush => op,
@@ -315,7 +541,7 @@ impl BlockBackend {
             return Submitted::Done(r);
         }
         let c = Completion::new(m.node.clone(), &req, op, sink, &self.0, started);
-        if let Err(c) = m.node.driver().try_queue(req.offset, c) {
+        if let Err(c) = m.node.try_queue(req.offset, c) {
             self.0.pool.push(c);
         }
         Submitted::Pending

@@ -116,6 +116,73 @@ pub trait Driver: Send + Sync {
     fn close(&self) -> IoResult {
         Ok(())
     }
+    /// Reads from another backing image from now on.
+    fn set_backing(&self, _edge: Option<crate::node::Edge>) -> Result<()> {
+        Err(crate::BlockError::text("The driver does not support a backing image"))
+    }
+    /// Lets others write to the backing image (`true`), or not any more.
+    fn share_backing(&self, _on: bool) -> Result<()> {
+        Ok(())
+    }
+    /// Makes the host allocate the first `len` bytes.
+    fn preallocate(&self, _len: u64) -> IoResult {
+        Err(Errno::ENOTSUP)
+    }
+    /// Gives every cluster of `[from, to)` its place in the image.
+    fn preallocate_range(&self, _from: u64, _to: u64) -> IoResult {
+        Err(Errno::ENOTSUP)
+    }
+    /// Switches between read-only and writable.
+    fn reopen(&self, _read_only: bool) -> Result<()> {
+        Err(crate::BlockError::text(format!(
+            "Block format '{}' does not support reopening files",
+            self.name()
+        )))
+    }
+    /// How the range `[off, off+len)` starts, and for how many bytes it stays so.
+    fn block_status(&self, _off: u64, len: u64) -> Result<(Status, u64), Errno> {
+        Ok((Status { data: true, zero: false, allocated: true, host: None, compressed: false }, len))
+    }
+    /// Copies what the backing image shows in the range into this image where it is not allocated.
+    fn populate(&self, _off: u64, _len: u64) -> IoResult {
+        Err(Errno::ENOTSUP)
+    }
+    /// Writes whole clusters compressed. `buf` covers one cluster, or less at the end of the medium.
+    fn write_compressed(&self, _off: u64, _buf: &[u8]) -> IoResult {
+        Err(Errno::ENOTSUP)
+    }
+    /// Compresses a cluster for [`Self::write_packed`].
+    fn pack(&self, _plain: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+    /// Writes a cluster that was compressed by [`Self::pack`].
+    fn write_packed(&self, _off: u64, _packed: &[u8]) -> IoResult {
+        Err(Errno::ENOTSUP)
+    }
+    /// Bitmaps that are stored in the image.
+    fn bitmaps(&self) -> Vec<Arc<crate::bitmap::DirtyBitmap>> {
+        Vec::new()
+    }
+    /// Stores a bitmap in the image from now on, or no longer.
+    fn keep_bitmap(&self, _b: &Arc<crate::bitmap::DirtyBitmap>, _keep: bool) -> Result<()> {
+        Err(crate::BlockError::text(format!("Cannot store dirty bitmaps in format '{}'", self.name())))
+    }
+    /// Forgets all data of this layer.
+    fn make_empty(&self) -> IoResult {
+        Err(Errno::ENOTSUP)
+    }
+    /// Checks the image's metadata.
+    fn check(&self, _fix: Repair) -> Result<CheckReport> {
+        Err(crate::BlockError::text("This image format does not support checks"))
+    }
+    /// Changes the backing image that the header names.
+    fn change_backing_name(&self, _name: Option<(&str, &str)>) -> Result<()> {
+        Err(crate::BlockError::text("The driver cannot change its backing file name"))
+    }
+    /// Internal snapshots, where the format has them.
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        None
+    }
     /// Bytes the host has allocated for the image, if it is a file itself.
     fn allocated(&self) -> Option<u64> {
         None
@@ -132,6 +199,80 @@ pub trait Driver: Send + Sync {
     fn image_facts(&self) -> ImageFacts {
         ImageFacts::default()
     }
+}
+
+/// Where a range of a medium comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Bytes are stored.
+    pub data: bool,
+    /// Reads as zeroes.
+    pub zero: bool,
+    /// This layer decides, not the backing image.
+    pub allocated: bool,
+    /// Offset in the file below, if the bytes stand there as they are.
+    pub host: Option<u64>,
+    /// Stored compressed.
+    pub compressed: bool,
+}
+
+/// What a check may change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Repair {
+    /// Nothing.
+    #[default]
+    None,
+    /// Lost clusters only.
+    Leaks,
+    /// Everything.
+    All,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct CheckReport {
+    /// One line for each finding, as QEMU prints them.
+    pub messages: Vec<String>,
+    pub corruptions: u64,
+    pub leaks: u64,
+    pub corruptions_fixed: u64,
+    pub leaks_fixed: u64,
+    pub check_errors: u64,
+    /// Guest clusters in all, with data, not next to the one before, and compressed.
+    pub total: u64,
+    pub allocated: u64,
+    pub fragmented: u64,
+    pub compressed: u64,
+    /// End of the last cluster in use.
+    pub image_end: u64,
+}
+
+impl CheckReport {
+    pub(crate) fn say(&mut self, line: String) {
+        // A ruined image has millions of findings; the counts tell the rest.
+        if self.messages.len() < 10_000 {
+            self.messages.push(line);
+        }
+    }
+}
+
+/// Internal snapshots of an image. Requests to the image are stopped during these calls.
+pub trait Snapshots {
+    /// All of them, in the order in which they were made.
+    fn list(&self) -> Vec<SnapshotInfo>;
+    /// Makes one; `id` is chosen by the image.
+    fn create(&self, info: SnapshotInfo) -> Result<()>;
+    /// Goes back to the one at this place of the list.
+    fn apply(&self, nth: usize) -> Result<()>;
+    /// Shows the one at this place of the list to readers of an image that is open read-only.
+    fn view(&self, nth: usize) -> Result<()>;
+    /// Removes the one at this place of the list.
+    fn delete(&self, nth: usize) -> Result<()>;
+    /// Writes VM state (behind the medium), to be kept by the next snapshot.
+    fn write_vmstate(&self, off: u64, buf: &[u8]) -> IoResult;
+    /// Reads VM state of the snapshot that was applied last.
+    fn read_vmstate(&self, off: u64, buf: &mut [u8]) -> IoResult;
 }
 
 /// Facts about an image that only its format driver knows.

@@ -157,6 +157,9 @@ pub enum BlockError {
     /// Something QEMU can do and this program cannot yet; never silently ignored.
     #[error("{0} is not supported")]
     Unsupported(String),
+    /// A text with QMP's error class.
+    #[error("{1}")]
+    Class(&'static str, String),
     /// Any other text, given in QEMU's words by the place that raises it.
     #[error("{0}")]
     Text(String),

@@ -56,10 +56,16 @@
 #![warn(missing_docs)]
 
 mod backend;
+mod bitmap;
+mod create;
 mod driver;
 mod error;
+mod formats;
 mod graph;
+mod hooks;
 mod iov;
+mod jobs;
+mod nbd;
 mod node;
 mod null;
 mod pool;
@@ -68,14 +74,27 @@ mod qcow2;
 mod raw;
 mod request;
 mod stats;
+mod throttle;
+mod tool;
 
 pub use backend::{Attach, BackendOpts, BlockBackend, ErrorAction, OnError};
+pub use bitmap::{BitmapFacts, DirtyBitmap};
+pub use create::{BackingRef, ImagePlan};
 pub use driver::Driver as ImageFormat;
-pub use driver::{perm, DataGuard, Driver, GuardRef, ImageFacts, Inline, Op, SnapshotInfo};
+pub use driver::{
+    perm, CheckReport, DataGuard, Driver, GuardRef, ImageFacts, Inline, Op, Repair, SnapshotInfo, Snapshots,
+    Status,
+};
 pub use error::{BlockError, Errno, IoResult, Result};
-pub use graph::{query, BlockGraph, DriveOpts, OpenedDrive};
+pub use graph::{
+    backing_path, parse_size, query, text, BlockGraph, DriveOpts, OpenedDrive, SnapshotSync, Target, Undo,
+};
 pub use iov::{Iov, Seg};
+pub use jobs::{BackupOpts, CommitOpts, JobEvent, JobOpts, MirrorOpts, MirrorSync, StreamOpts, Verb};
+pub use nbd::{ExportInfo, ExportOpts, NbdAddr};
 pub use node::{CacheMode, DetectZeroes, Edge, Node, NodeInfo};
 pub use posix::FdOpener;
 pub use request::{Completion, CompletionSink, Request, Submitted};
 pub use stats::{Counter, Stats};
+pub use throttle::{Limit, Limits, Throttle};
+pub use tool::{Image, ImageOpts, MapEntry};

@@ -2,7 +2,9 @@
 
 use crate::driver::{perm, Driver, Inline, Op};
 use crate::error::{BlockError, Errno, IoResult, Result};
+use crate::hooks::Hooks;
 use crate::iov::{self, Iov};
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
@@ -74,7 +76,9 @@ pub struct Node {
     pub info: NodeInfo,
     /// Node that holds the data, and backing image, where there are.
     pub(crate) file: Option<Arc<Node>>,
-    pub(crate) backing: Option<Arc<Node>>,
+    backing: ArcSwapOption<Node>,
+    read_only: AtomicBool,
+    pub(crate) hooks: Hooks,
     drv: Box<dyn Driver>,
     users: Mutex<Vec<Use>>,
     next_use: AtomicU64,
@@ -91,9 +95,11 @@ impl Node {
         backing: Option<Arc<Node>>,
     ) -> Arc<Node> {
         Arc::new(Node {
+            read_only: info.read_only.into(),
+            hooks: Hooks::default(),
             info,
             file,
-            backing,
+            backing: ArcSwapOption::new(backing),
             drv,
             users: Mutex::new(Vec::new()),
             next_use: AtomicU64::new(0),
@@ -123,8 +129,45 @@ impl Node {
     }
 
     /// The backing image.
-    pub fn backing(&self) -> Option<&Arc<Node>> {
-        self.backing.as_ref()
+    pub fn backing(&self) -> Option<Arc<Node>> {
+        self.backing.load_full()
+    }
+
+    /// Puts another image (or none) below this one: the driver reads from it from now on. The caller has stopped
+    /// requests to this node.
+    pub(crate) fn set_backing(self: &Arc<Node>, new: Option<&Arc<Node>>) -> Result<()> {
+        let edge = match new {
+            Some(b) => {
+                let shared = perm::ALL & !(perm::WRITE | perm::RESIZE);
+                Some(Edge::new(b, &format!("node '{}'", self.name()), "backing", perm::READ, shared)?)
+            }
+            None => None,
+        };
+        self.drv.set_backing(edge)?;
+        self.backing.store(new.cloned());
+        Ok(())
+    }
+
+    /// Cannot be written.
+    pub fn read_only(&self) -> bool {
+        self.read_only.load(Relaxed)
+    }
+
+    /// Makes a node that was opened read-only writable, with everything below it that holds its data; or the other
+    /// way round. Nothing happens if it is so already.
+    pub(crate) fn reopen(&self, read_only: bool) -> Result<()> {
+        if self.read_only() == read_only {
+            return Ok(());
+        }
+        if let (Some(f), false) = (&self.file, read_only) {
+            f.reopen(false)?;
+        }
+        self.drv.reopen(read_only)?;
+        self.read_only.store(read_only, Relaxed);
+        if let (Some(f), true) = (&self.file, read_only) {
+            f.reopen(true)?;
+        }
+        Ok(())
     }
 
     /// The node below that holds the data.
@@ -147,7 +190,7 @@ impl Node {
         let op = match op {
             Op::Flush => return Ok(op),
             Op::Read => op,
-            _ if self.info.read_only => return Err(Errno::EPERM),
+            _ if self.read_only() => return Err(Errno::EPERM),
             Op::Write { fua } if self.info.detect_zeroes != DetectZeroes::Off && iov::is_zero(iov) => {
                 let unmap = self.info.detect_zeroes == DetectZeroes::Unmap && self.info.unmap;
                 Op::WriteZeroes { unmap, fua }
@@ -175,6 +218,9 @@ impl Node {
         if op == Op::Discard && !self.info.unmap {
             return Inline::Done(Ok(()));
         }
+        if op != Op::Read && self.hooks.active() {
+            return Inline::Punt;
+        }
         let r = self.drv.try_inline(op, off, iov);
         if let Inline::Done(Ok(())) = r {
             self.wrote(op, off, len);
@@ -184,6 +230,16 @@ impl Node {
 
     /// Performs an admitted operation with blocking calls.
     pub(crate) fn run(&self, op: Op, off: u64, len: u64, iov: Iov<'_>) -> IoResult {
+        if self.hooks.active() && !matches!(op, Op::Read | Op::Flush) {
+            self.hooks.before(off, len)?;
+            let r = self.run_bare(op, off, len, iov);
+            self.hooks.after(off, len);
+            return r;
+        }
+        self.run_bare(op, off, len, iov)
+    }
+
+    fn run_bare(&self, op: Op, off: u64, len: u64, iov: Iov<'_>) -> IoResult {
         match op {
             Op::Read => self.drv.readv(off, iov),
             Op::Write { fua } => {
@@ -202,6 +258,18 @@ impl Node {
                 Ok(())
             }
         }
+    }
+
+    /// Hands the request to an asynchronous engine, if there is one that may have it.
+    pub(crate) fn try_queue(
+        &self,
+        off: u64,
+        c: crate::request::Completion,
+    ) -> Result<(), crate::request::Completion> {
+        if c.op != Op::Read && self.hooks.active() {
+            return Err(c);
+        }
+        self.drv.try_queue(off, c)
     }
 
     /// Reads `buf` at `off`; bytes beyond the end are zero.
@@ -228,10 +296,12 @@ impl Node {
 
     /// Changes the length (`block_resize`).
     pub fn truncate(&self, len: u64) -> Result<()> {
-        if self.info.read_only {
+        if self.read_only() {
             return Err(BlockError::NodeReadOnly);
         }
-        self.drv.truncate(len)
+        self.drv.truncate(len)?;
+        self.hooks.bitmaps().iter().for_each(|b| b.resize(len));
+        Ok(())
     }
 
     fn cumulative(users: &[Use]) -> (u8, u8) {
@@ -259,7 +329,7 @@ impl Node {
 
     fn set_use(&self, id: u64, want: u8, shared: u8) -> Result<()> {
         let shared = if self.info.force_share { perm::ALL } else { shared };
-        if want & (perm::WRITE | perm::RESIZE) != 0 && self.info.read_only {
+        if want & (perm::WRITE | perm::RESIZE) != 0 && self.read_only() {
             return Err(BlockError::NodeReadOnly);
         }
         let mut users = self.users.lock();

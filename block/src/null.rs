@@ -1,6 +1,6 @@
 //! Protocol drivers `null-co` and `null-aio`: accept everything, keep nothing.
 
-use crate::driver::{Driver, Inline, Op};
+use crate::driver::{Driver, Inline, Op, Status};
 use crate::error::{IoResult, Result};
 use crate::iov::{self, Iov};
 use std::sync::atomic::{AtomicU64, Ordering::*};
@@ -76,6 +76,15 @@ impl Driver for NullDriver {
 
     fn is_zero(&self, _off: u64, _len: u64) -> bool {
         self.read_zeroes
+    }
+
+    fn reopen(&self, _read_only: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn block_status(&self, off: u64, len: u64) -> Result<(Status, u64), crate::Errno> {
+        let zero = self.read_zeroes;
+        Ok((Status { data: !zero, zero, allocated: true, host: Some(off), compressed: false }, len))
     }
 
     fn allocated(&self) -> Option<u64> {

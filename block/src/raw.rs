@@ -1,6 +1,6 @@
 //! Format driver `raw`: a window (`offset`, `size`) on the file below.
 
-use crate::driver::{perm, Driver, Inline, Op};
+use crate::driver::{perm, Driver, Inline, Op, Status};
 use crate::error::{BlockError, Errno, IoResult, Result};
 use crate::iov::{self, Iov};
 use crate::node::Edge;
@@ -130,6 +130,20 @@ impl Driver for RawDriver {
 
     fn set_perm(&self, used: u8, shared: u8) -> Result<()> {
         self.file.set(used, shared)
+    }
+
+    fn reopen(&self, _read_only: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn block_status(&self, off: u64, len: u64) -> std::result::Result<(Status, u64), Errno> {
+        let have = self.below().len().saturating_sub(self.offset + off);
+        if have == 0 {
+            return Ok((Status { zero: true, allocated: true, ..Status::default() }, len));
+        }
+        let (s, n) = self.below().block_status(self.offset + off, len.min(have))?;
+        let whole = n == have && have < len && s.zero;
+        Ok((s, if whole { len } else { n }))
     }
 
     fn format_specific(&self) -> Option<serde_json::Value> {

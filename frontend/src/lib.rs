@@ -10,6 +10,8 @@
 pub mod grammar;
 pub mod groups;
 pub mod help;
+pub mod img;
+pub mod introspect;
 pub mod json;
 pub mod keyval;
 pub mod lists;

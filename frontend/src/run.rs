@@ -71,7 +71,7 @@ fn start(spec: &mut VmSpec, printer: &Printer) -> QResult<ExitStatus> {
         shared.lock().shut_down();
         return Err(e);
     }
-    let mut monitors = Monitors::new(Box::new(crate::lists::CommandLine));
+    let mut monitors = Monitors::new(Box::new(crate::introspect::CommandLine));
     {
         let mut m = shared.lock();
         connect_monitors(&mut m, &mut monitors, spec)?;
@@ -152,16 +152,15 @@ fn refuse_unsupported(spec: &VmSpec) -> QResult<()> {
         (run.only_migratable, "-only-migratable: migration is not supported yet"),
         (run.seed.is_some(), "-seed: not supported yet"),
         (run.async_teardown, "-async-teardown: not supported yet"),
-        (!run.fds.is_empty(), "-add-fd: sets of descriptors are not supported yet"),
         (!spec.iscsi.is_empty(), "-iscsi: iSCSI is not supported"),
         (spec.audiodevs.iter().any(audio), "-audiodev: only the driver 'none' is available"),
         (spec.firmware.dtb.is_some(), "-dtb: device trees are not supported"),
         (spec.display.full_screen, "-full-screen: there is no display"),
-        (
-            spec.display.kind.as_deref().is_some_and(|k| k != "none"),
-            "-display: only the type 'none' is available",
-        ),
-    ])
+    ])?;
+    match spec.display.kind.as_deref() {
+        None | Some("none") => Ok(()),
+        Some(kind) => Err(qerr!("Display '{kind}' is not available.")),
+    }
 }
 
 /// The same for what QEMU looks at when the machine is there, so that its earlier errors come first here too.

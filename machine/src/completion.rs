@@ -21,6 +21,17 @@ struct Queue {
 #[derive(Default)]
 pub struct Completions {
     queue: Option<Arc<Queue>>,
+    /// Block jobs are looked after.
+    jobs: bool,
+}
+
+struct JobEvents(Arc<EventFd>);
+
+impl FdHandler for JobEvents {
+    fn ready(&mut self, m: &mut Machine, _ready: Ready) {
+        crate::event_loop::drain(self.0.as_raw_fd());
+        m.poll_block_jobs();
+    }
 }
 
 struct Sink {
@@ -81,6 +92,28 @@ impl Machine {
                     b.completed(cx, tag, result);
                 }
             });
+        }
+    }
+
+    /// Has the main loop look after block jobs from now on.
+    pub fn watch_block_jobs(&mut self) {
+        if self.completions.jobs {
+            return;
+        }
+        self.completions.jobs = true;
+        let Ok(event) = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC) else { return };
+        let event = Arc::new(event);
+        let _ = self.fds.add(event.as_raw_fd(), false, Box::new(JobEvents(event.clone())));
+        self.block.set_job_notify(Arc::new(move || {
+            // Full means that the main loop has not come round yet; it will.
+            let _ = event.write(1);
+        }));
+    }
+
+    /// Carries out what block jobs ask for, and sends their events.
+    pub fn poll_block_jobs(&mut self) {
+        for (name, data) in self.block.poll_jobs() {
+            self.emit(name, Some(data));
         }
     }
 

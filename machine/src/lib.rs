@@ -15,6 +15,7 @@ pub mod devices;
 pub mod direct;
 pub mod error;
 pub mod event_loop;
+pub mod fdsets;
 pub mod firmware;
 pub mod gdb;
 pub mod irq;

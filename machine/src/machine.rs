@@ -29,6 +29,7 @@ use crate::memory::{
 use crate::net::NetTable;
 use crate::pci::PciBuses;
 use crate::run::{RunControl, RunState};
+use crate::ui::input::InputRouter;
 use crate::{qerr, QResult};
 
 pub use crate::run::Cause;
@@ -84,6 +85,8 @@ pub struct Machine {
     pub chardevs: CharTable,
     /// Network clients.
     pub net: NetTable,
+    /// Input devices.
+    pub input: InputRouter,
     /// Run state and requests.
     pub run: RunControl,
     /// Events not yet sent.
@@ -117,6 +120,8 @@ pub struct Machine {
     pub rngs: crate::devices::virtio::rng::RngSources,
     /// Completions of block requests on their way to devices.
     pub(crate) completions: crate::completion::Completions,
+    /// Descriptors that clients and the command line handed over (`/dev/fdset/N`).
+    pub fdsets: crate::fdsets::FdSets,
     /// Objects of users.
     pub objects: crate::objects::ObjectTable,
     /// NUMA nodes, if the machine has any.
@@ -133,12 +138,18 @@ pub struct Machine {
     pub cpu_setup: crate::cpu::SharedSetup,
     /// vCPUs to create (between board and accelerator start).
     pub(crate) cpu_configs: Option<CpuConfigs>,
+    /// Migration capability `events`: changes of state are announced.
+    pub migration_events: bool,
+    /// The last dump of guest memory: whether it was written, bytes written, bytes in all.
+    pub dump: Option<(bool, i64, i64)>,
     /// Construction is over: from now on devices are hot-plugged.
     pub ready: bool,
     /// What `-d` logs.
     pub log: std::sync::Arc<crate::log::Log>,
     /// Device that the power button is wired to.
     pub power_device: Option<DevId>,
+    /// Device behind the VMware port.
+    pub vmport: Option<DevId>,
     /// Folders searched for firmware files, in order.
     pub firmware_dirs: Vec<PathBuf>,
     effects: VecDeque<Effect>,
@@ -171,6 +182,7 @@ impl Machine {
             pci: PciBuses::default(),
             chardevs: CharTable::default(),
             net: NetTable::default(),
+            input: InputRouter::default(),
             run: RunControl::default(),
             events: VecDeque::new(),
             rams: Vec::new(),
@@ -188,6 +200,7 @@ impl Machine {
             iothreads: Default::default(),
             rngs: Default::default(),
             completions: Default::default(),
+            fdsets: Default::default(),
             objects: Default::default(),
             numa: None,
             board: None,
@@ -197,8 +210,11 @@ impl Machine {
             main_ram: Vec::new(),
             cpu_setup: None,
             cpu_configs: None,
+            migration_events: false,
+            dump: None,
             ready: false,
             power_device: None,
+            vmport: None,
             firmware_dirs: firmware_dirs(),
             effects: VecDeque::new(),
             depth: 0,
@@ -481,6 +497,14 @@ impl Machine {
                 let Some((dev, id)) = self.timers.pop(kind, now) else { break };
                 if dev == crate::chardev::TIMER_DEV {
                     self.chr_timer(id);
+                    continue;
+                }
+                if dev == crate::net::TIMER_DEV {
+                    self.announce_again(id);
+                    continue;
+                }
+                if dev == crate::ui::input::TIMER_DEV {
+                    self.key_timer();
                     continue;
                 }
                 self.with_dev(dev, |d, cx| {

@@ -65,7 +65,37 @@ struct Split {
     snapshot: bool,
     backend: BackendOpts,
     copy_on_read: bool,
+    group: Option<String>,
+    limits: Option<crate::throttle::Limits>,
     rest: Map<String, Value>,
+}
+
+impl Split {
+    fn throttle(&mut self, key: &str, v: &str) -> Result<()> {
+        let name = key.strip_prefix("throttling.").unwrap_or(key);
+        if matches!(name, "group" | "throttling-group") {
+            self.group = Some(v.into());
+            return Ok(());
+        }
+        let number = || super::parse_size(v).ok_or_else(|| BlockError::BadSize(key.into()));
+        let l = self.limits.get_or_insert_default();
+        if name == "iops-size" {
+            l.iops_size = number()?;
+            return Ok(());
+        }
+        let (base, field) = match name {
+            n if n.ends_with("-max-length") => (&n[..n.len() - 11], 2),
+            n if n.ends_with("-max") => (&n[..n.len() - 4], 1),
+            n => (n, 0),
+        };
+        let kinds = ["bps-total", "bps-read", "bps-write", "iops-total", "iops-read", "iops-write"];
+        let Some(i) = kinds.iter().position(|k| *k == base) else {
+            return Err(BlockError::text(format!("Invalid parameter '{key}'")));
+        };
+        let b = &mut l.buckets[i];
+        *[&mut b.avg, &mut b.max, &mut b.length][field] = number()?;
+        Ok(())
+    }
 }
 
 fn split(o: &DriveOpts) -> Result<Split> {
@@ -91,7 +121,7 @@ fn split(o: &DriveOpts) -> Result<Split> {
             "werror" => s.backend.werror = on_error("write", v)?,
             "copy-on-read" => s.copy_on_read = on_off(k, v)?,
             k if k.starts_with("throttling.") || k == "throttling-group" => {
-                return Err(BlockError::Unsupported(format!("Drive option '{k}'")));
+                s.throttle(k, v)?;
             }
             "stats-account-invalid" | "stats-account-failed" => {
                 on_off(k, v)?;
@@ -133,7 +163,10 @@ impl BlockGraph {
                 return Err(BlockError::Unsupported("copy-on-read".into()));
             }
         }
-        let backend = BlockBackend::new(&o.id, s.backend, &self.0.pool);
+        let backend = self.make_backend(&o.id, s.backend);
+        if let Some(l) = s.limits {
+            self.set_limits(&backend, s.group.as_deref().unwrap_or(&o.id), l)?;
+        }
         let nested = nest(std::mem::take(&mut s.rest));
         let has_file = s.file.is_some() || nested.contains_key("file");
         let standalone =

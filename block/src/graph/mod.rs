@@ -1,12 +1,18 @@
 //! The graph of named nodes and the drives on top of it.
 
+mod change;
 mod drive;
 mod open;
 mod opts;
 pub(crate) mod probe;
 pub mod query;
+pub mod text;
 
+pub use change::{SnapshotSync, Target, Undo};
 pub use drive::{DriveOpts, OpenedDrive};
+pub use open::backing_path;
+pub(crate) use open::{is_driver, Inherit};
+pub use opts::parse_size;
 
 use crate::backend::{BackendOpts, BlockBackend};
 use crate::error::{BlockError, Result};
@@ -27,6 +33,10 @@ struct State {
     /// Nodes that `blockdev-add` made and `blockdev-del` may remove.
     monitor: Vec<Arc<Node>>,
     drives: Vec<BlockBackend>,
+    /// Groups of drives that share limits.
+    groups: Vec<std::sync::Weak<crate::throttle::Throttle>>,
+    /// Every backend that was made, named or not.
+    backends: Vec<std::sync::Weak<crate::backend::Inner>>,
     /// Number of the next generated node name.
     next_auto: u64,
     next_seq: u64,
@@ -37,6 +47,8 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     pool: Pool,
+    jobs: Mutex<crate::jobs::Jobs>,
+    exports: Mutex<crate::nbd::Exports>,
 }
 
 /// All block nodes and drives of a machine. Clones share everything.
@@ -50,14 +62,37 @@ impl Default for BlockGraph {
 }
 
 impl BlockGraph {
+    /// Names of the drivers that can be opened.
+    pub fn driver_names() -> &'static [&'static str] {
+        open::DRIVERS
+    }
+
     /// An empty graph. Costs nothing until something is opened.
     pub fn new() -> BlockGraph {
-        BlockGraph(Arc::new(Shared { state: Mutex::default(), pool: Pool::new() }))
+        BlockGraph(Arc::new(Shared {
+            state: Mutex::default(),
+            pool: Pool::new(),
+            jobs: Mutex::default(),
+            exports: Mutex::default(),
+        }))
     }
 
     /// Installs the hook for `/dev/fdset/N` and the like.
     pub fn set_fd_opener(&self, opener: Arc<dyn FdOpener>) {
         self.0.state.lock().opener = Some(opener);
+    }
+
+    pub(crate) fn exports(&self) -> &Mutex<crate::nbd::Exports> {
+        &self.0.exports
+    }
+
+    pub(crate) fn jobs(&self) -> &Mutex<crate::jobs::Jobs> {
+        &self.0.jobs
+    }
+
+    /// Opens a node that is not the monitor's.
+    pub(crate) fn open_plain(&self, options: Map<String, Value>) -> Result<Arc<Node>> {
+        self.open_node(Opts::new(options, "", true), &open::Inherit::default())
     }
 
     fn opener(&self) -> Option<Arc<dyn FdOpener>> {
@@ -89,6 +124,47 @@ impl BlockGraph {
         node.implicit.store(false, Relaxed);
         self.0.state.lock().monitor.push(node.clone());
         Ok(node)
+    }
+
+    /// As [`Self::blockdev_add`], with all values as text and dotted keys (HMP).
+    pub fn blockdev_add_text(&self, options: Map<String, Value>) -> Result<Arc<Node>> {
+        let node = self.open_node(Opts::new(options, "", false), &open::Inherit::default())?;
+        node.implicit.store(false, Relaxed);
+        self.0.state.lock().monitor.push(node.clone());
+        Ok(node)
+    }
+
+    /// Sets the limits of a drive: in `group`, or one of its own; none if nothing is limited.
+    pub fn set_limits(
+        &self,
+        drive: &BlockBackend,
+        group: &str,
+        limits: crate::throttle::Limits,
+    ) -> Result<()> {
+        limits.check()?;
+        if !limits.any() {
+            drive.set_throttle(None);
+            return Ok(());
+        }
+        let same = drive.throttle().filter(|t| t.group == group);
+        let t = match same {
+            Some(t) => t,
+            None => {
+                let groups = &mut self.0.state.lock().groups;
+                groups.retain(|w| w.strong_count() > 0);
+                let found = groups.iter().filter_map(Weak::upgrade).find(|t| t.group == group);
+                found.unwrap_or_else(|| {
+                    let t = crate::throttle::Throttle::new(group);
+                    groups.push(Arc::downgrade(&t));
+                    t
+                })
+            }
+        };
+        t.set(limits);
+        if drive.throttle().is_none_or(|old| !Arc::ptr_eq(&old, &t)) {
+            drive.set_throttle(Some(t));
+        }
+        Ok(())
     }
 
     /// `blockdev-del`.
@@ -143,7 +219,35 @@ impl BlockGraph {
 
     /// A drive without name and medium, for a device with removable media and no `drive=`.
     pub fn anonymous_backend(&self) -> BlockBackend {
-        BlockBackend::new("", BackendOpts::default(), &self.0.pool)
+        self.make_backend("", BackendOpts::default())
+    }
+
+    fn make_backend(&self, name: &str, opts: BackendOpts) -> BlockBackend {
+        let b = BlockBackend::new(name, opts, &self.0.pool);
+        let list = &mut self.0.state.lock().backends;
+        list.retain(|w| w.strong_count() > 0);
+        list.push(b.weak());
+        b
+    }
+
+    /// Every live backend.
+    pub(crate) fn backends(&self) -> Vec<BlockBackend> {
+        self.0.state.lock().backends.iter().filter_map(BlockBackend::upgrade).collect()
+    }
+
+    /// The VM continues: errors that stopped it are history.
+    pub fn reset_io_status(&self) {
+        self.backends().iter().for_each(BlockBackend::reset_io_status);
+    }
+
+    /// Runs `f` while no request of any device is under way; new ones wait. Only the thread that owns the graph calls
+    /// this.
+    pub(crate) fn quiesce<R>(&self, f: impl FnOnce() -> R) -> R {
+        let all = self.backends();
+        all.iter().for_each(BlockBackend::pause);
+        let r = f();
+        all.iter().for_each(BlockBackend::resume);
+        r
     }
 
     /// Forgets a named drive (`drive_del`, or its device went away).
@@ -153,6 +257,7 @@ impl BlockGraph {
         let gone = st.drives.remove(at);
         drop(st);
         gone.eject();
+        gone.unname();
         true
     }
 
@@ -160,7 +265,7 @@ impl BlockGraph {
     pub fn flush_all(&self) -> Result<(), crate::Errno> {
         let mut first = Ok(());
         for n in self.nodes() {
-            if !n.info.read_only {
+            if !n.read_only() {
                 first = first.and(n.driver().flush());
             }
         }
@@ -170,6 +275,9 @@ impl BlockGraph {
     /// Ends everything: media are ejected, images are flushed, marked clean, unlocked and closed. Devices must have
     /// stopped submitting.
     pub fn shutdown(&self) {
+        self.cancel_all_jobs();
+        // Not running is fine.
+        let _ = self.nbd_stop();
         let (drives, monitor) = {
             let mut st = self.0.state.lock();
             (std::mem::take(&mut st.drives), std::mem::take(&mut st.monitor))

@@ -4,6 +4,8 @@ use super::opts::Opts;
 use super::{object, probe, BlockGraph};
 use crate::driver::{perm, Driver};
 use crate::error::{BlockError, Result};
+use crate::formats;
+use crate::nbd;
 use crate::node::{CacheMode, DetectZeroes, Edge, Node, NodeInfo};
 use crate::null::{self, NullDriver};
 use crate::posix::{self, Aio, FileOpts, Kind};
@@ -61,11 +63,28 @@ const QAPI_DRIVERS: &[&str] = &[
 ];
 
 /// Drivers that can be opened here.
-pub(crate) const DRIVERS: &[&str] =
-    &["file", "host_cdrom", "host_device", "null-aio", "null-co", "qcow2", "raw"];
+pub(crate) const DRIVERS: &[&str] = &[
+    "file",
+    "host_cdrom",
+    "host_device",
+    "nbd",
+    "null-aio",
+    "null-co",
+    "qcow2",
+    "raw",
+    "vdi",
+    "vhdx",
+    "vmdk",
+    "vpc",
+];
+
+/// True for every driver name that QEMU knows.
+pub(crate) fn is_driver(name: &str) -> bool {
+    QAPI_DRIVERS.contains(&name)
+}
 
 fn is_protocol(driver: &str) -> bool {
-    matches!(driver, "file" | "host_device" | "host_cdrom" | "null-co" | "null-aio")
+    matches!(driver, "file" | "host_device" | "host_cdrom" | "nbd" | "null-co" | "null-aio")
 }
 
 /// What a child takes over from its parent unless it says otherwise.
@@ -119,7 +138,8 @@ impl BlockGraph {
         };
         match opts.peek_str("driver") {
             Some("file" | "host_device" | "host_cdrom") => need("filename"),
-            Some("raw" | "qcow2") => need("file"),
+            Some("raw" | "qcow2" | "vdi" | "vhdx" | "vmdk" | "vpc") => need("file"),
+            Some("nbd") => need("server"),
             Some(d) if !QAPI_DRIVERS.contains(&d) => {
                 Err(BlockError::BadEnum { name: opts.full("driver"), value: d.into() })
             }
@@ -179,7 +199,8 @@ impl BlockGraph {
     fn check_required_of(&self, opts: &Opts, driver: &str) -> Result<()> {
         let missing = match driver {
             "file" | "host_device" | "host_cdrom" => (!opts.has("filename")).then_some("filename"),
-            "raw" | "qcow2" => (!opts.has("file")).then_some("file"),
+            "raw" | "qcow2" | "vdi" | "vhdx" | "vmdk" | "vpc" => (!opts.has("file")).then_some("file"),
+            "nbd" if opts.strict => (!opts.has("server")).then_some("server"),
             _ => None,
         };
         match missing {
@@ -215,8 +236,10 @@ impl BlockGraph {
         let node = match c.driver.as_str() {
             "file" | "host_device" | "host_cdrom" => self.open_posix(opts, &mut c)?,
             "null-co" | "null-aio" => self.open_null(opts, &mut c)?,
+            "nbd" => self.open_nbd(opts, &mut c)?,
             "raw" => self.open_raw(opts, &mut c, inherit, probed, file)?,
             "qcow2" => self.open_qcow2(opts, &mut c, inherit, file)?,
+            "vdi" | "vhdx" | "vmdk" | "vpc" => self.open_foreign(opts, &mut c, inherit, file)?,
             other => return Err(BlockError::UnknownDriver(other.into())),
         };
         self.register(&node);
@@ -262,7 +285,7 @@ impl BlockGraph {
             no_flush: c.info.cache.no_flush,
             aio: c.aio,
             locking: locking.flatten(),
-            opener: opener.as_deref(),
+            opener,
         })?;
         c.info.read_only = read_only;
         c.info.filename = filename;
@@ -284,6 +307,108 @@ impl BlockGraph {
         let name = if c.driver == "null-co" { "null-co" } else { "null-aio" };
         c.info.filename = format!("{name}://");
         let drv = NullDriver { name, size: size.into(), read_zeroes, latency: Duration::from_nanos(latency) };
+        self.finish_node(c, Box::new(drv), None, None)
+    }
+
+    /// Formats that can only be read.
+    fn open_foreign(
+        &self,
+        mut opts: Opts,
+        c: &mut Common,
+        inherit: &Inherit,
+        file: Option<Arc<Node>>,
+    ) -> Result<Arc<Node>> {
+        let below = Inherit { read_only: true, ..Self::below(c, inherit) };
+        let file = match file {
+            Some(f) => f,
+            None => self.child(&mut opts, "file", &below)?,
+        };
+        if c.driver == "vmdk" {
+            match opts.take("backing") {
+                None | Some(Value::Null) => {}
+                Some(Value::String(s)) if s.is_empty() => {}
+                Some(_) => return Err(BlockError::Unsupported("vmdk option 'backing'".into())),
+            }
+        }
+        let driver = c.driver.clone();
+        opts.finish("format", &driver)?;
+        if !c.info.read_only {
+            if !c.auto_read_only {
+                return Err(BlockError::Unsupported(format!("Writing to '{driver}' images")));
+            }
+            c.info.read_only = true;
+        }
+        let name = self.reserve_name(c)?;
+        c.info.filename = file.info.filename.clone();
+        let (mut files, mut extents) = (vec![file.clone()], Vec::new());
+        if driver == "vmdk" {
+            let mut head = vec![0u8; file.len().min(64 << 10) as usize];
+            file.pread(0, &mut head).map_err(|e| BlockError::io("Could not read VMDK descriptor", e))?;
+            if !head.starts_with(b"KDMV") && !head.starts_with(b"COWD") {
+                extents = formats::descriptor(&String::from_utf8_lossy(&head))?.0;
+                if extents.is_empty() {
+                    return Err(BlockError::NotInFormat("vmdk"));
+                }
+                for f in extents.iter().filter_map(|e| e.file.as_deref()) {
+                    if f.contains(':') || f.starts_with('/') {
+                        // A descriptor must not reach devices or the network of whoever opens it.
+                        return Err(BlockError::text(format!("Cannot use extent file '{f}'")));
+                    }
+                    let full = backing_path(&file.info.filename, f);
+                    let mut m = Map::new();
+                    m.insert("read-only".into(), true.into());
+                    files.push(self.open_filename(&full, m, &below)?);
+                }
+            }
+        }
+        let drv = formats::open(&driver, &files, &format!("node '{name}'"), extents)?;
+        self.finish_node(c, Box::new(drv), Some(file), None)
+    }
+
+    fn open_nbd(&self, mut opts: Opts, c: &mut Common) -> Result<Arc<Node>> {
+        let bad = || BlockError::text("Invalid NBD server address");
+        let (server, mut export) = match opts.string("filename")? {
+            Some(name) => nbd::parse_name(&name).ok_or_else(bad)?,
+            None => {
+                let mut s = opts.dict("server")?;
+                let flat = (opts.string("host")?, opts.string("port")?, opts.string("path")?);
+                let kind = s.string("type")?;
+                let server = match (kind.as_deref(), flat) {
+                    (Some("unix"), _) => nbd::Server::Unix(s.need_string("path")?),
+                    (Some("inet"), _) => nbd::Server::Inet(s.need_string("host")?, s.need_string("port")?),
+                    (Some(k), _) => {
+                        return Err(BlockError::BadEnum { name: s.full("type"), value: k.into() });
+                    }
+                    (None, (_, _, Some(p))) => nbd::Server::Unix(p),
+                    (None, (Some(h), p, _)) => nbd::Server::Inet(h, p.unwrap_or_else(|| "10809".into())),
+                    _ => return Err(BlockError::Missing("server".into())),
+                };
+                s.finish("protocol", "nbd")?;
+                (server, String::new())
+            }
+        };
+        if let Some(e) = opts.string("export")? {
+            export = e;
+        }
+        for lack in ["tls-creds", "tls-hostname", "x-dirty-bitmap"] {
+            if opts.take(lack).is_some() {
+                return Err(BlockError::Unsupported(format!("nbd option '{lack}'")));
+            }
+        }
+        let reconnect = opts.number("reconnect-delay")?.unwrap_or(0);
+        // Opening does not wait; a server that is not there is an error, as with the default of 0.
+        if opts.number("open-timeout")?.unwrap_or(0) != 0 {
+            return Err(BlockError::Unsupported("nbd option 'open-timeout'".into()));
+        }
+        opts.finish("protocol", "nbd")?;
+        let (drv, read_only) = nbd::open(server, &export, reconnect)?;
+        if read_only && !c.info.read_only {
+            if !c.auto_read_only {
+                return Err(BlockError::text("request on write denied without write permission"));
+            }
+            c.info.read_only = true;
+        }
+        c.info.filename = drv.filename();
         self.finish_node(c, Box::new(drv), None, None)
     }
 
@@ -425,9 +550,16 @@ impl BlockGraph {
             None => None,
         };
         c.info.filename = file.info.filename.clone();
+        if open_opts.lazy && hdr.version < 3 {
+            return Err(BlockError::text(
+                "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level",
+            ));
+        }
         let open_opts = qcow2::OpenOpts { read_only: c.info.read_only, ..open_opts };
         let image = qcow2::open(hdr, edge, backing_edge, &open_opts)?;
-        self.finish_node(c, Box::new(qcow2::Qcow2Driver(image)), Some(file), backing)
+        let node = self.finish_node(c, Box::new(qcow2::Qcow2Driver(image)), Some(file), backing)?;
+        node.driver().bitmaps().iter().for_each(|b| node.hooks.add_bitmap(b));
+        Ok(node)
     }
 
     /// The backing image: as the options say, else as the header says.
@@ -599,15 +731,48 @@ impl BlockGraph {
     }
 }
 
+/// `overlap-check`: writes are always checked against all metadata in memory, which is more than any mode asks for
+/// except `all`'s look into inactive tables.
+fn overlap_check(opts: &mut Opts) -> Result<()> {
+    const MODES: &[(&str, ())] = &[("none", ()), ("constant", ()), ("cached", ()), ("all", ())];
+    if let Some(Value::Object(_)) = opts.peek("overlap-check") {
+        let mut o = opts.dict("overlap-check")?;
+        o.choice("template", MODES)?;
+        for bit in [
+            "main-header",
+            "active-l1",
+            "active-l2",
+            "refcount-table",
+            "refcount-block",
+            "snapshot-table",
+            "inactive-l1",
+            "inactive-l2",
+            "bitmap-directory",
+        ] {
+            o.boolean(bit)?;
+        }
+        return o.finish("format", "qcow2");
+    }
+    match opts.string("overlap-check")? {
+        Some(m) if !MODES.iter().any(|x| x.0 == m) => Err(BlockError::text(format!(
+            "Unsupported value '{m}' for qcow2 option 'overlap-check'. Allowed are any of the following: none, constant, \
+             cached, all"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Options of the qcow2 driver itself.
 fn qcow2_options(opts: &mut Opts, c: &Common) -> Result<qcow2::OpenOpts> {
     // Refcounts are always written in order here, which is what `lazy-refcounts=off` asks for and satisfies `on`.
-    opts.boolean("lazy-refcounts")?;
-    for key in ["pass-discard-request", "pass-discard-snapshot", "pass-discard-other"] {
-        if opts.boolean(key)?.is_some() {
-            return Err(BlockError::Unsupported(format!("qcow2 option '{key}'")));
-        }
+    let lazy = opts.boolean("lazy-refcounts")?.unwrap_or(false);
+    let mut pass = [true, true, false];
+    for (p, key) in
+        pass.iter_mut().zip(["pass-discard-request", "pass-discard-snapshot", "pass-discard-other"])
+    {
+        *p = opts.boolean(key)?.unwrap_or(*p);
     }
+    overlap_check(opts)?;
     for key in ["data-file", "encrypt"] {
         if opts.take(key).is_some() {
             return Err(BlockError::Unsupported(format!("qcow2 option '{key}'")));
@@ -638,11 +803,11 @@ fn qcow2_options(opts: &mut Opts, c: &Common) -> Result<qcow2::OpenOpts> {
     // Memory in use is bounded by the cache size; nothing needs a timer to shrink it.
     opts.number("cache-clean-interval")?;
     let l2_cache = l2.or(total.map(|t| t.saturating_sub(rc.unwrap_or(0)))).unwrap_or(qcow2::DEFAULT_L2_CACHE);
-    Ok(qcow2::OpenOpts { read_only: c.info.read_only, l2_cache: l2_cache.min(1 << 32) })
+    Ok(qcow2::OpenOpts { read_only: c.info.read_only, l2_cache: l2_cache.min(1 << 32), lazy, pass })
 }
 
 /// A backing file name is relative to the directory of the image that names it.
-pub(crate) fn backing_path(image: &str, name: &str) -> String {
+pub fn backing_path(image: &str, name: &str) -> String {
     let has_protocol = name.split_once(':').is_some_and(|(p, _)| !p.contains('/') && !p.is_empty());
     if name.starts_with('/') || has_protocol || image.starts_with("json:") {
         return name.to_owned();
@@ -684,6 +849,7 @@ pub(crate) fn protocol_of(name: &str) -> Result<&'static str> {
                 "file" => Ok("file"),
                 "host_device" => Ok("host_device"),
                 "host_cdrom" => Ok("host_cdrom"),
+                "nbd" | "nbd+unix" | "nbd+tcp" => Ok("nbd"),
                 "null-co" => Ok("null-co"),
                 "null-aio" => Ok("null-aio"),
                 other => Err(BlockError::UnknownProtocol(other.into())),

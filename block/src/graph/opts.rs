@@ -33,6 +33,10 @@ impl Opts {
         self.map.shift_remove(key)
     }
 
+    pub(crate) fn peek(&self, key: &str) -> Option<&Value> {
+        self.map.get(key)
+    }
+
     pub(crate) fn peek_str(&self, key: &str) -> Option<&str> {
         self.map.get(key).and_then(Value::as_str)
     }
@@ -177,7 +181,7 @@ fn place(out: &mut Map<String, Value>, key: &str, v: Value) {
 }
 
 /// `512`, `64k`, `10M`, `1.5G`, `0x200`: QEMU's size syntax (bytes without a suffix).
-pub(crate) fn parse_size(s: &str) -> Option<u64> {
+pub fn parse_size(s: &str) -> Option<u64> {
     if let Some(hex) = s.strip_prefix("0x").or_else(|| s.strip_prefix("0X")) {
         return u64::from_str_radix(hex, 16).ok();
     }

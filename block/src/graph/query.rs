@@ -13,7 +13,7 @@ pub fn image_info(node: &Arc<Node>, flat: bool) -> Value {
     let facts = node.driver().image_facts();
     let mut m = Map::new();
     if let Some(b) = node.backing().filter(|_| !flat) {
-        m.insert("backing-image".into(), image_info(b, false));
+        m.insert("backing-image".into(), image_info(&b, false));
     }
     if let Some(f) = &facts.backing_format {
         m.insert("backing-filename-format".into(), f.as_str().into());
@@ -44,7 +44,7 @@ pub fn image_info(node: &Arc<Node>, flat: bool) -> Value {
         m.insert("format-specific".into(), f);
     }
     if let Some(b) = &facts.backing_file {
-        let full = node.backing().map_or(b.as_str(), |n| n.info.filename.as_str());
+        let full = node.backing().map_or_else(|| b.clone(), |n| n.info.filename.clone());
         m.insert("full-backing-filename".into(), full.into());
         m.insert("backing-filename".into(), b.as_str().into());
     }
@@ -67,7 +67,7 @@ pub fn device_info(node: &Arc<Node>, writeback: bool, flat: bool) -> Value {
         "detect_zeroes": node.info.detect_zeroes.as_str(),
         "image": image_info(node, flat),
         "iops_wr": 0,
-        "ro": node.info.read_only,
+        "ro": node.read_only(),
         "node-name": node.name(),
         "backing_file_depth": depth(node),
         "drv": node.driver().name(),
@@ -75,6 +75,23 @@ pub fn device_info(node: &Arc<Node>, writeback: bool, flat: bool) -> Value {
         "bps_wr": 0,
         "write_threshold": 0,
     }));
+    let bitmaps = node.hooks.bitmaps();
+    let shown: Vec<Value> = bitmaps
+        .iter()
+        .rev()
+        .filter_map(|b| {
+            let f = b.facts();
+            let mut v = json!({"name": b.name.as_deref()?, "recording": f.recording, "persistent": f.persistent,
+                "busy": f.busy, "granularity": f.granularity, "count": f.count});
+            if let (true, Some(m)) = (f.inconsistent, v.as_object_mut()) {
+                m.insert("inconsistent".into(), true.into());
+            }
+            Some(v)
+        })
+        .collect();
+    if !shown.is_empty() {
+        m.insert("dirty-bitmaps".into(), shown.into());
+    }
     if let Some(b) = node.backing() {
         m.insert("backing_file".into(), b.info.filename.as_str().into());
     }
@@ -87,6 +104,24 @@ pub fn device_info(node: &Arc<Node>, writeback: bool, flat: bool) -> Value {
     );
     m.insert("file".into(), node.info.filename.as_str().into());
     Value::Object(m)
+}
+
+/// Adds a drive's limits to [`device_info`].
+pub fn add_limits(info: &mut Value, drive: &BlockBackend) {
+    let (Some(t), Some(m)) = (drive.throttle(), info.as_object_mut()) else { return };
+    let l = t.limits();
+    let names = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"];
+    for (name, b) in names.iter().zip(&l.buckets) {
+        m.insert((*name).into(), b.avg.into());
+        if b.max != 0 {
+            m.insert(format!("{name}_max"), b.max.into());
+            m.insert(format!("{name}_max_length"), b.length.into());
+        }
+    }
+    if l.iops_size != 0 {
+        m.insert("iops_size".into(), l.iops_size.into());
+    }
+    m.insert("group".into(), t.group.as_str().into());
 }
 
 fn object(v: Value) -> Map<String, Value> {
@@ -131,7 +166,7 @@ pub fn node_stats(node: &Arc<Node>, stats: Option<&Stats>) -> Value {
     }
     m.insert("stats".into(), counters(stats, node.wr_highest_offset()));
     if let Some(b) = node.backing() {
-        m.insert("backing".into(), node_stats(b, None));
+        m.insert("backing".into(), node_stats(&b, None));
     }
     m.insert("node-name".into(), node.name().into());
     if let Some(d) = node.driver().driver_stats() {

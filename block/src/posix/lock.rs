@@ -63,6 +63,26 @@ impl ImageLock {
         got
     }
 
+    /// Moves all locks from one description of the file to another, `switch` in between making the new one ours; on
+    /// failure the old one has them again.
+    pub(crate) fn move_to(
+        &mut self,
+        old: RawFd,
+        new: RawFd,
+        file: &str,
+        switch: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let (used, forbidden) = (self.used, self.forbidden);
+        self.release_all_but(old, (0, 0));
+        let moved = self.apply(new, file, used, perm::ALL & !forbidden).and_then(|()| switch());
+        if moved.is_err() {
+            self.release_all_but(new, (0, 0));
+            // Nobody else could take more than a shared lock in between.
+            let _ = self.apply(old, file, used, perm::ALL & !forbidden);
+        }
+        moved
+    }
+
     fn acquire(
         &mut self,
         fd: RawFd,

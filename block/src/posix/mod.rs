@@ -10,7 +10,7 @@ pub(crate) mod uring;
 pub use open::FdOpener;
 pub(crate) use open::{open_file, Aio, FileOpts, Kind};
 
-use crate::driver::{Driver, Inline, Op};
+use crate::driver::{Driver, Inline, Op, Status};
 use crate::error::{BlockError, Errno, IoResult, Result};
 use crate::iov::{self, Iov, Seg};
 use crate::request::Completion;
@@ -27,6 +27,7 @@ const PAGE: u64 = 4096;
 pub(crate) struct FileDriver {
     fd: OwnedFd,
     path: String,
+    opener: Option<Arc<dyn FdOpener>>,
     kind: Kind,
     direct: bool,
     no_flush: bool,
@@ -334,6 +335,56 @@ impl Driver for FileDriver {
             ring.stop();
         }
         Ok(())
+    }
+
+    fn preallocate(&self, len: u64) -> IoResult {
+        self.fallocate(0, 0, len)?;
+        self.wrote(len);
+        Ok(())
+    }
+
+    fn reopen(&self, read_only: bool) -> Result<()> {
+        let fail = |errno| BlockError::Open { file: self.path.clone(), errno };
+        let base = if self.direct { libc::O_DIRECT } else { 0 };
+        let mode = if read_only { libc::O_RDONLY } else { libc::O_RDWR };
+        let new = open::open_fd(self.opener.as_deref(), &self.path, base | mode).map_err(fail)?;
+        let dup = || {
+            // SAFETY: both descriptors are ours and open; the old description is replaced in one step, so that a
+            // transfer under way on another thread uses the one or the other.
+            match unsafe { libc::dup3(new.as_raw_fd(), self.raw(), libc::O_CLOEXEC) } {
+                -1 => Err(fail(Errno::last())),
+                _ => Ok(()),
+            }
+        };
+        // Locks belong to the description: they move along.
+        match &self.lock {
+            Some(l) => l.lock().move_to(self.raw(), new.as_raw_fd(), &self.path, dup),
+            None => dup(),
+        }
+    }
+
+    fn block_status(&self, off: u64, len: u64) -> Result<(Status, u64), Errno> {
+        let whole =
+            |zero: bool| Status { data: !zero, zero, allocated: true, host: Some(off), compressed: false };
+        if self.kind != Kind::File {
+            return Ok((whole(false), len));
+        }
+        let seek = |whence| {
+            // SAFETY: nobody uses the descriptor's own position.
+            match unsafe { libc::lseek(self.raw(), off as i64, whence) } {
+                n if n >= 0 => Ok(n as u64),
+                _ => Err(Errno::last()),
+            }
+        };
+        match seek(libc::SEEK_DATA) {
+            Err(Errno(libc::ENXIO)) => Ok((whole(true), len)),
+            Ok(n) if n > off => Ok((whole(true), len.min(n - off))),
+            Ok(_) => match seek(libc::SEEK_HOLE) {
+                Ok(n) if n > off => Ok((whole(false), len.min(n - off))),
+                _ => Ok((whole(false), len)),
+            },
+            Err(_) => Ok((whole(false), len)),
+        }
     }
 
     fn allocated(&self) -> Option<u64> {

@@ -53,11 +53,11 @@ pub(crate) struct FileOpts<'a> {
     pub aio: Aio,
     /// `locking`: `None` = auto.
     pub locking: Option<bool>,
-    pub opener: Option<&'a dyn FdOpener>,
+    pub opener: Option<Arc<dyn FdOpener>>,
 }
 
-fn open_fd(o: &FileOpts<'_>, path: &str, flags: i32) -> Result<OwnedFd, Errno> {
-    if let Some(r) = o.opener.and_then(|h| h.open(path, flags)) {
+pub(super) fn open_fd(opener: Option<&dyn FdOpener>, path: &str, flags: i32) -> Result<OwnedFd, Errno> {
+    if let Some(r) = opener.and_then(|h| h.open(path, flags)) {
         return r.map_err(Errno::from);
     }
     let c = CString::new(path).map_err(|_| Errno::EINVAL)?;
@@ -94,12 +94,16 @@ pub(crate) fn open_file(o: &FileOpts<'_>) -> Result<(FileDriver, bool)> {
     let base = if o.direct { libc::O_DIRECT } else { 0 }
         | if o.kind == Kind::HostCdrom { libc::O_NONBLOCK } else { 0 };
     let mut read_only = o.read_only;
-    let fd = match open_fd(o, path, base | if read_only { libc::O_RDONLY } else { libc::O_RDWR }) {
+    let fd = match open_fd(
+        o.opener.as_deref(),
+        path,
+        base | if read_only { libc::O_RDONLY } else { libc::O_RDWR },
+    ) {
         Err(Errno(libc::EACCES | libc::EROFS | libc::EPERM | libc::ETXTBSY))
             if !read_only && o.auto_read_only =>
         {
             read_only = true;
-            open_fd(o, path, base | libc::O_RDONLY).map_err(fail)?
+            open_fd(o.opener.as_deref(), path, base | libc::O_RDONLY).map_err(fail)?
         }
         // A directory cannot be opened for writing; say what is wrong with it rather than that.
         Err(Errno(libc::EISDIR)) if o.kind == Kind::File => return Err(not_regular(path)),
@@ -123,6 +127,7 @@ pub(crate) fn open_file(o: &FileOpts<'_>) -> Result<(FileDriver, bool)> {
     let driver = FileDriver {
         fd,
         path: path.into(),
+        opener: o.opener.clone(),
         kind: o.kind,
         direct: o.direct,
         no_flush: o.no_flush,

@@ -86,9 +86,16 @@ impl Qcow2 {
     }
 
     pub(super) fn close(&self) -> IoResult {
-        if self.closed.swap(true, AcqRel) || self.read_only || self.broken.load(Acquire) {
+        if self.closed.swap(true, AcqRel) || self.is_read_only() || self.broken.load(Acquire) {
             return Ok(());
         }
+        self.settle()?;
+        self.store_bitmaps()?;
+        self.file().flush()
+    }
+
+    /// Writes all metadata and releases everything that was let go. No transfers are under way.
+    pub(super) fn settle(&self) -> IoResult {
         let mut meta = self.meta.lock();
         // Twice for what was let go, once more for the refcounts that this changed.
         for _ in 0..3 {

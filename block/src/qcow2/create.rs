@@ -14,6 +14,8 @@ pub(crate) struct CreateOpts {
     pub lazy_refcounts: bool,
     /// Name and format of the backing image.
     pub backing: Option<(String, String)>,
+    /// Clusters are compressed with zstd rather than zlib.
+    pub zstd: bool,
 }
 
 impl CreateOpts {
@@ -25,6 +27,7 @@ impl CreateOpts {
             refcount_order: 4,
             lazy_refcounts: false,
             backing: None,
+            zstd: false,
         }
     }
 }
@@ -69,38 +72,66 @@ pub(crate) fn create(file: &Node, o: &CreateOpts) -> Result<()> {
     put(0, &header_bytes(o, &geo, l1_entries as u32, l1, rt as u32)?)
 }
 
+/// Names of the feature bits, for programs that do not know them: kind, bit, name.
+const FEATURES: [(u8, u8, &str); 8] = [
+    (0, 0, "dirty bit"),
+    (0, 1, "corrupt bit"),
+    (0, 2, "external data file"),
+    (0, 3, "compression type"),
+    (0, 4, "extended L2 entries"),
+    (1, 0, "lazy refcounts"),
+    (2, 0, "bitmaps"),
+    (2, 1, "raw external data"),
+];
+
 fn header_bytes(o: &CreateOpts, geo: &Geo, l1_size: u32, l1: u64, rt: u32) -> Result<Vec<u8>> {
-    let mut h = vec![0u8; geo.cluster() as usize];
+    let mut h = vec![0u8; if o.version >= 3 { 112 } else { 72 }];
     let mut p32 = |at: usize, v: u32| h[at..at + 4].copy_from_slice(&v.to_be_bytes());
     p32(0, MAGIC);
     p32(4, o.version);
     p32(20, o.cluster_bits);
     p32(36, l1_size);
     p32(56, rt);
-    let mut ext = 72usize;
     if o.version >= 3 {
+        p32(76, if o.zstd { super::header::INCOMPAT_COMPRESSION as u32 } else { 0 });
         p32(84, if o.lazy_refcounts { COMPAT_LAZY_REFCOUNTS as u32 } else { 0 });
         p32(96, o.refcount_order);
-        p32(100, 104);
-        ext = 104;
+        p32(100, 112);
+        h[104] = u8::from(o.zstd);
     }
     let mut p64 = |at: usize, v: u64| h[at..at + 8].copy_from_slice(&v.to_be_bytes());
     p64(24, o.size);
     p64(40, l1);
     p64(48, geo.cluster());
-    if let Some((name, format)) = &o.backing {
-        let f = format.as_bytes();
-        let room = f.len().div_ceil(8) * 8;
-        let name_at = ext + 8 + room + 8;
-        if name.len() > 1023 || name_at + name.len() > h.len() {
+    let mut ext = |kind: u32, data: &[u8]| {
+        h.extend(kind.to_be_bytes());
+        h.extend((data.len() as u32).to_be_bytes());
+        h.extend(data);
+        h.resize(h.len().div_ceil(8) * 8, 0);
+    };
+    if let Some((_, format)) = o.backing.as_ref().filter(|b| !b.1.is_empty()) {
+        ext(0xe279_2aca, format.as_bytes());
+    }
+    if o.version >= 3 && geo.cluster() > 512 {
+        let mut table = Vec::with_capacity(48 * FEATURES.len());
+        for (kind, bit, name) in FEATURES {
+            table.extend([kind, bit]);
+            table.extend(name.as_bytes());
+            table.resize(table.len().div_ceil(48) * 48, 0);
+        }
+        ext(0x6803_f857, &table);
+    }
+    ext(0, &[]);
+    if let Some((name, _)) = &o.backing {
+        let at = h.len() as u64;
+        h[8..16].copy_from_slice(&at.to_be_bytes());
+        h[16..20].copy_from_slice(&(name.len() as u32).to_be_bytes());
+        h.extend(name.as_bytes());
+        if name.len() > 1023 || h.len() as u64 > geo.cluster() {
             return Err(BlockError::text("Backing file name too long"));
         }
-        h[ext..ext + 4].copy_from_slice(&0xe279_2acau32.to_be_bytes());
-        h[ext + 4..ext + 8].copy_from_slice(&(f.len() as u32).to_be_bytes());
-        h[ext + 8..ext + 8 + f.len()].copy_from_slice(f);
-        h[8..16].copy_from_slice(&(name_at as u64).to_be_bytes());
-        h[16..20].copy_from_slice(&(name.len() as u32).to_be_bytes());
-        h[name_at..name_at + name.len()].copy_from_slice(name.as_bytes());
     }
+    // The rest of the cluster is a hole.
+    h.resize((h.len().div_ceil(4096) * 4096).min(geo.cluster() as usize), 0);
     Ok(h)
 }

@@ -69,7 +69,8 @@ pub(crate) struct Header {
     pub compression: u8,
     pub backing_file: Option<String>,
     pub backing_format: Option<String>,
-    pub has_bitmaps: bool,
+    /// Directory of persistent bitmaps.
+    pub bitmaps: Option<super::bitmaps::Place>,
 }
 
 fn be32(b: &[u8], at: usize) -> u32 {
@@ -147,7 +148,7 @@ impl Header {
             compression,
             backing_file: None,
             backing_format: ext.backing_format,
-            has_bitmaps: ext.bitmaps,
+            bitmaps: ext.bitmaps,
         };
         h.check()?;
         h.backing_file = backing_name(b, backing_offset, cluster)?;
@@ -229,12 +230,66 @@ impl Header {
         }
         match (self.incompatible & INCOMPAT_COMPRESSION != 0, self.compression) {
             (false, 0) => Ok(()),
-            (true, 1) => lack("zstd compression"),
+            (true, 1) => Ok(()),
             (true, 0) => err("qcow2: Compression type incompatible feature bit must not be set"),
             (false, _) => err("qcow2: Compression type incompatible feature bit must be set"),
             (true, n) => err(format!("qcow2: unknown compression type: {n}")),
         }
     }
+}
+
+const EXT_BACKING_FORMAT: u32 = 0xe279_2aca;
+
+/// The header cluster `old` with another backing image (name, format; an empty format is left out).
+pub(crate) fn with_backing(old: &[u8], version: u32, name: Option<(&str, &str)>) -> Result<Vec<u8>> {
+    let format = name.map(|n| n.1.as_bytes()).filter(|f| !f.is_empty());
+    rebuild(old, version, (EXT_BACKING_FORMAT, format), name.map_or(&[], |n| n.0.as_bytes()))
+}
+
+/// The header cluster `old` with an extension replaced, added or removed.
+pub(crate) fn with_extension(old: &[u8], version: u32, kind: u32, data: Option<&[u8]>) -> Result<Vec<u8>> {
+    let (at, len) = (be64(old, 8) as usize, be32(old, 16) as usize);
+    let name = if at == 0 { Some(&[][..]) } else { old.get(at..at.saturating_add(len)) };
+    rebuild(old, version, (kind, data), name.unwrap_or(&[]))
+}
+
+fn rebuild(old: &[u8], version: u32, (kind, data): (u32, Option<&[u8]>), name: &[u8]) -> Result<Vec<u8>> {
+    let mut new = vec![0u8; old.len()];
+    let head = if version >= 3 { be32(old, 100) as usize } else { 72 };
+    let fixed = old.get(..head).ok_or_else(|| BlockError::text("qcow2 header too short"))?;
+    let mut out = fixed.to_vec();
+    let mut ext = |kind: u32, data: &[u8]| {
+        out.extend(kind.to_be_bytes());
+        out.extend((data.len() as u32).to_be_bytes());
+        out.extend(data);
+        out.resize(out.len().div_ceil(8) * 8, 0);
+    };
+    if let Some(d) = data {
+        ext(kind, d);
+    }
+    let end = match be64(old, 8) as usize {
+        0 => old.len(),
+        n => n.min(old.len()),
+    };
+    let mut at = head;
+    while at + 8 <= end {
+        let (k, len) = (be32(old, at), be32(old, at + 4) as usize);
+        let Some(d) = old.get(at + 8..at + 8 + len).filter(|_| k != 0) else { break };
+        if k != kind {
+            ext(k, d);
+        }
+        at += 8 + len.div_ceil(8) * 8;
+    }
+    ext(0, &[]);
+    let name_at = if name.is_empty() { 0 } else { out.len() as u64 };
+    if name.len() > MAX_BACKING_NAME as usize || out.len() + name.len() > new.len() {
+        return err("Backing file name too long");
+    }
+    out.extend(name);
+    out[8..16].copy_from_slice(&name_at.to_be_bytes());
+    out[16..20].copy_from_slice(&(name.len() as u32).to_be_bytes());
+    new[..out.len()].copy_from_slice(&out);
+    Ok(new)
 }
 
 fn backing_name(b: &[u8], off: u64, cluster: u64) -> Result<Option<String>> {
@@ -260,7 +315,7 @@ fn backing_name(b: &[u8], off: u64, cluster: u64) -> Result<Option<String>> {
 #[derive(Default)]
 struct Extensions {
     backing_format: Option<String>,
-    bitmaps: bool,
+    bitmaps: Option<super::bitmaps::Place>,
     features: Vec<(u8, u8, String)>,
 }
 
@@ -291,7 +346,7 @@ impl Extensions {
                         e.features.push((f[0], f[1], String::from_utf8_lossy(name).into_owned()));
                     }
                 }
-                0x2385_2875 => e.bitmaps = true,
+                super::bitmaps::EXT_BITMAPS => e.bitmaps = Some(super::bitmaps::place(data)?),
                 // Unknown extensions are kept where they are: the header is only ever patched in place.
                 _ => {}
             }

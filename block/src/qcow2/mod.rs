@@ -11,7 +11,10 @@
 //! **Concurrency.** A transfer to a cluster that is already allocated runs without locks under an in-flight count.
 //! Allocating writes reserve their guest clusters; others that need the same clusters wait.
 
+mod bitmaps;
+mod check;
 mod close;
+mod compress;
 mod create;
 mod header;
 mod open;
@@ -19,6 +22,8 @@ mod read;
 mod refcount;
 mod repair;
 mod resize;
+mod rewrite;
+mod snapshot;
 mod tables;
 mod write;
 
@@ -27,16 +32,20 @@ mod powercut;
 
 pub(crate) use create::{create, CreateOpts};
 pub(crate) use open::{open, read_header, OpenOpts, DEFAULT_L2_CACHE};
+pub(crate) use rewrite::preallocate;
 
-use crate::driver::{DataGuard, Driver, GuardRef, ImageFacts, Inline, Op, SnapshotInfo};
+use crate::bitmap::DirtyBitmap;
+use crate::driver::{perm, DataGuard, Driver, GuardRef, ImageFacts, Inline, Op, Snapshots, Status};
 use crate::error::{BlockError, Errno, IoResult, Result};
 use crate::iov::{self, Iov};
 use crate::node::Edge;
 use crate::request::Completion;
+use arc_swap::ArcSwapOption;
 use header::Header;
 use parking_lot::{Condvar, Mutex, RwLock};
 use refcount::Refcounts;
 use serde_json::{json, Value};
+use snapshot::Snap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::Arc;
 use tables::{Kind, Run, Tables};
@@ -72,8 +81,8 @@ pub(crate) struct Meta {
 pub(crate) struct Qcow2 {
     hdr: Header,
     file: Edge,
-    backing: Option<Edge>,
-    read_only: bool,
+    backing: ArcSwapOption<Edge>,
+    read_only: AtomicBool,
     size: AtomicU64,
     tables: RwLock<Tables>,
     meta: Mutex<Meta>,
@@ -86,7 +95,24 @@ pub(crate) struct Qcow2 {
     dirty: AtomicBool,
     broken: AtomicBool,
     closed: AtomicBool,
-    snapshots: Vec<SnapshotInfo>,
+    /// Whether freed space goes back to the host: on guest discards, with snapshots, otherwise.
+    pass: [bool; 3],
+    state: Mutex<HdrState>,
+}
+
+/// What of the header changes while the image is open.
+pub(crate) struct HdrState {
+    incompatible: u64,
+    autoclear: u64,
+    backing_file: Option<String>,
+    backing_format: Option<String>,
+    snapshots: Vec<Snap>,
+    /// Host range of the snapshot table.
+    snapshot_table: (u64, u64),
+    /// Host ranges of bitmaps.
+    other: Vec<(u64, u64)>,
+    /// Persistent bitmaps.
+    bitmaps: Vec<Arc<DirtyBitmap>>,
 }
 
 /// The driver around the shared image.
@@ -139,8 +165,8 @@ impl Qcow2 {
 
     /// The image contradicts itself: no more writing, and say so in the header.
     fn mark_corrupt(&self) -> Errno {
-        if !self.broken.swap(true, AcqRel) && !self.read_only && self.hdr.version >= 3 {
-            let bits = self.hdr.incompatible | header::INCOMPAT_CORRUPT;
+        if !self.broken.swap(true, AcqRel) && !self.is_read_only() && self.hdr.version >= 3 {
+            let bits = self.state.lock().incompatible | header::INCOMPAT_CORRUPT;
             // Best effort: the refusal to write counts, the mark only informs.
             let _ = self.file_write(72, &bits.to_be_bytes());
             let _ = self.barrier();
@@ -148,8 +174,12 @@ impl Qcow2 {
         Errno::EIO
     }
 
+    fn is_read_only(&self) -> bool {
+        self.read_only.load(Acquire)
+    }
+
     fn writable(&self) -> IoResult {
-        if self.read_only {
+        if self.is_read_only() {
             return Err(Errno::EPERM);
         }
         if self.broken.load(Acquire) || self.closed.load(Acquire) {
@@ -176,8 +206,8 @@ impl Qcow2 {
     }
 
     /// The backing image, if it serves the whole range.
-    fn falls_through(&self, off: u64, len: u64) -> Option<&Edge> {
-        let b = self.backing.as_ref().filter(|b| off + len <= b.node().len())?;
+    fn falls_through(&self, off: u64, len: u64) -> Option<Arc<Edge>> {
+        let b = self.backing.load_full().filter(|b| off + len <= b.node().len())?;
         match self.tables.read().run(off, len) {
             Run::Is(Kind::Unallocated, n) if n == len => Some(b),
             _ => None,
@@ -192,7 +222,7 @@ impl Qcow2 {
             match t.run(at, off + len - at) {
                 Run::Is(Kind::Zero { .. }, n) => at += n,
                 Run::Is(Kind::Unallocated, n) => {
-                    if let Some(b) = &self.backing {
+                    if let Some(b) = &*self.backing.load() {
                         let node = b.node();
                         if at < node.len() && !node.driver().is_zero(at, n.min(node.len() - at)) {
                             return false;
@@ -310,17 +340,97 @@ impl Driver for Qcow2Driver {
         self.0.close()
     }
 
+    fn set_backing(&self, edge: Option<Edge>) -> Result<()> {
+        self.0.backing.store(edge.map(Arc::new));
+        Ok(())
+    }
+
+    fn share_backing(&self, on: bool) -> Result<()> {
+        let shared = if on { perm::ALL } else { perm::ALL & !(perm::WRITE | perm::RESIZE) };
+        self.0.backing.load().as_ref().map_or(Ok(()), |b| b.set(perm::READ, shared))
+    }
+
+    fn reopen(&self, read_only: bool) -> Result<()> {
+        self.0.reopen(read_only)
+    }
+
+    fn block_status(&self, off: u64, len: u64) -> Result<(Status, u64), Errno> {
+        self.0.block_status(off, len)
+    }
+
+    fn preallocate_range(&self, from: u64, to: u64) -> IoResult {
+        self.0.preallocate_range(from, to)
+    }
+
+    fn populate(&self, off: u64, len: u64) -> IoResult {
+        self.0.populate(off, len)
+    }
+
+    fn write_compressed(&self, off: u64, buf: &[u8]) -> IoResult {
+        self.0.write_compressed(off, buf)
+    }
+
+    fn pack(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        compress::pack(self.0.hdr.compression == 1, plain)
+    }
+
+    fn write_packed(&self, off: u64, packed: &[u8]) -> IoResult {
+        self.0.writable()?;
+        if self.0.hdr.geo.in_cluster(off) != 0 || packed.len() as u64 >= self.0.cluster() {
+            return Err(Errno::EINVAL);
+        }
+        self.0.write_packed(off, packed)
+    }
+
+    fn bitmaps(&self) -> Vec<Arc<DirtyBitmap>> {
+        self.0.state.lock().bitmaps.clone()
+    }
+
+    fn keep_bitmap(&self, b: &Arc<DirtyBitmap>, keep: bool) -> Result<()> {
+        if self.0.hdr.version < 3 {
+            return Err(BlockError::text("Cannot store dirty bitmaps in qcow2 v2 files"));
+        }
+        self.0.writable().map_err(|_| BlockError::text("Bitmap can not be stored in a read-only image"))?;
+        let mut st = self.0.state.lock();
+        st.bitmaps.retain(|x| !Arc::ptr_eq(x, b));
+        if keep {
+            st.bitmaps.push(b.clone());
+        }
+        Ok(())
+    }
+
+    fn make_empty(&self) -> IoResult {
+        self.0.make_empty()
+    }
+
+    fn check(&self, fix: crate::driver::Repair) -> Result<crate::driver::CheckReport> {
+        self.0.check(fix)
+    }
+
+    fn change_backing_name(&self, name: Option<(&str, &str)>) -> Result<()> {
+        self.0.change_backing_name(name)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(&*self.0)
+    }
+
     fn format_specific(&self) -> Option<Value> {
         let h = &self.0.hdr;
         let mut data = json!({ "compat": if h.version == 2 { "0.10" } else { "1.1" } });
         if let Some(m) = data.as_object_mut() {
-            m.insert("compression-type".into(), "zlib".into());
+            m.insert("compression-type".into(), if h.compression == 1 { "zstd" } else { "zlib" }.into());
             if h.version >= 3 {
                 m.insert("lazy-refcounts".into(), (h.compatible & header::COMPAT_LAZY_REFCOUNTS != 0).into());
                 m.insert("refcount-bits".into(), (1u32 << h.geo.refcount_order).into());
-                let broken = self.0.broken.load(Acquire) || h.incompatible & header::INCOMPAT_CORRUPT != 0;
+                let broken = self.0.broken.load(Acquire)
+                    || self.0.state.lock().incompatible & header::INCOMPAT_CORRUPT != 0;
                 m.insert("corrupt".into(), broken.into());
                 m.insert("extended-l2".into(), false.into());
+                let list = self.0.bitmap_info();
+                if !list.is_empty() {
+                    m.insert("bitmaps".into(), list.into());
+                }
             } else {
                 m.insert("refcount-bits".into(), 16.into());
             }
@@ -330,13 +440,14 @@ impl Driver for Qcow2Driver {
 
     fn image_facts(&self) -> ImageFacts {
         let h = &self.0.hdr;
+        let st = self.0.state.lock();
         ImageFacts {
             cluster_size: Some(h.geo.cluster()),
-            dirty: h.incompatible & header::INCOMPAT_DIRTY != 0,
-            backing_file: h.backing_file.clone(),
-            backing_format: h.backing_format.clone(),
+            dirty: st.incompatible & header::INCOMPAT_DIRTY != 0,
+            backing_file: st.backing_file.clone(),
+            backing_format: st.backing_format.clone(),
             encrypted: false,
-            snapshots: self.0.snapshots.clone(),
+            snapshots: st.snapshots.iter().map(|s| s.info.clone()).collect(),
         }
     }
 }

@@ -3,27 +3,28 @@
 use super::header::{self, Header};
 use super::refcount::Refcounts;
 use super::tables::{Tables, OFFSET_MASK};
-use super::{corrupt, Meta, Qcow2};
-use crate::driver::SnapshotInfo;
+use super::{corrupt, HdrState, Meta, Qcow2};
 use crate::error::{BlockError, Result};
 use crate::node::{Edge, Node};
 use parking_lot::{Condvar, Mutex, RwLock};
+use std::sync::atomic::Ordering::Release;
 use std::sync::Arc;
-
-const MAX_SNAPSHOT_BYTES: u64 = 64 << 20;
-const MAX_SNAPSHOT_EXTRA: u32 = 1024;
 
 /// How the user wants it.
 pub(crate) struct OpenOpts {
     pub read_only: bool,
     /// `l2-cache-size`.
     pub l2_cache: u64,
+    /// `lazy-refcounts`.
+    pub lazy: bool,
+    /// `pass-discard-request`, `-snapshot`, `-other`.
+    pub pass: [bool; 3],
 }
 
 /// Default bound of the L2 cache, as QEMU's.
 pub(crate) const DEFAULT_L2_CACHE: u64 = 32 << 20;
 
-fn read_at(node: &Node, off: u64, len: u64, what: &str) -> Result<Vec<u8>> {
+pub(super) fn read_at(node: &Node, off: u64, len: u64, what: &str) -> Result<Vec<u8>> {
     let mut buf = vec![0u8; len as usize];
     node.driver()
         .readv(off, &[crate::iov::own(&mut buf)])
@@ -31,7 +32,7 @@ fn read_at(node: &Node, off: u64, len: u64, what: &str) -> Result<Vec<u8>> {
     Ok(buf)
 }
 
-fn be64s(bytes: &[u8]) -> Vec<u64> {
+pub(super) fn be64s(bytes: &[u8]) -> Vec<u64> {
     bytes.chunks_exact(8).map(|c| header::be64(c, 0)).collect()
 }
 
@@ -50,42 +51,23 @@ pub(crate) fn open(hdr: Header, file: Edge, backing: Option<Edge>, o: &OpenOpts)
     }
     let geo = hdr.geo;
     let l1 = be64s(&read_at(&node, hdr.l1_offset, u64::from(hdr.l1_size) * 8, "L1 table")?);
-    let (snapshots, snapshot_l1, snapshot_end) = read_snapshots(&node, &hdr)?;
-    let rt_bytes = u64::from(hdr.reftable_clusters) * geo.cluster();
-    let reftable = if o.read_only {
-        Vec::new()
-    } else {
-        be64s(&read_at(&node, hdr.reftable_offset, rt_bytes, "reference count table")?)
-    };
+    let (snapshots, end) = super::snapshot::read_table(&node, &hdr)?;
     let mut tables = Tables::new(geo, hdr.version, l1, o.l2_cache);
     let l1_bytes = (u64::from(hdr.l1_size) * 8).div_ceil(geo.cluster()) * geo.cluster();
+    let rt_bytes = u64::from(hdr.reftable_clusters) * geo.cluster();
     tables.fixed = vec![
         (0, geo.cluster()),
         (hdr.l1_offset, hdr.l1_offset + l1_bytes),
         (hdr.reftable_offset, hdr.reftable_offset + rt_bytes),
     ];
-    if !o.read_only {
-        tables.metadata = Qcow2::block_clusters(&geo, &reftable)?;
-        let mut ranges = tables.fixed.clone();
-        ranges.extend(&snapshot_l1);
-        if hdr.nb_snapshots > 0 {
-            ranges.push((hdr.snapshots_offset, snapshot_end));
-        }
-        for (a, b) in ranges {
-            tables.metadata.extend(a >> geo.cluster_bits..b.div_ceil(geo.cluster()));
-        }
-        let l2: Vec<u64> =
-            tables.l1.iter().map(|e| (e & OFFSET_MASK) >> geo.cluster_bits).filter(|c| *c != 0).collect();
-        tables.metadata.extend(l2);
-    }
-    let mut q = Qcow2 {
+    let q = Qcow2 {
         size: hdr.size.into(),
         file,
-        backing,
-        read_only: o.read_only,
+        backing: arc_swap::ArcSwapOption::new(backing.map(Arc::new)),
+        read_only: true.into(),
         tables: RwLock::new(tables),
         meta: Mutex::new(Meta {
-            rc: Refcounts::new(geo, reftable, hdr.reftable_offset, u64::from(hdr.reftable_clusters)),
+            rc: Refcounts::new(geo, Vec::new(), hdr.reftable_offset, u64::from(hdr.reftable_clusters)),
             dirty_l1: Vec::new(),
             l1_offset: hdr.l1_offset,
             reserved: Vec::new(),
@@ -98,74 +80,92 @@ pub(crate) fn open(hdr: Header, file: Edge, backing: Option<Edge>, o: &OpenOpts)
         dirty: false.into(),
         broken: false.into(),
         closed: false.into(),
-        snapshots,
+        pass: o.pass,
+        state: Mutex::new(HdrState {
+            incompatible: hdr.incompatible,
+            autoclear: hdr.autoclear,
+            backing_file: hdr.backing_file.clone(),
+            backing_format: hdr.backing_format.clone(),
+            snapshots,
+            snapshot_table: (hdr.snapshots_offset, end),
+            other: Vec::new(),
+            bitmaps: Vec::new(),
+        }),
         hdr,
     };
-    if !q.read_only {
-        q.repair(&snapshot_l1, snapshot_end)?;
-        q.hdr.incompatible &= !header::INCOMPAT_DIRTY;
+    if o.read_only {
+        q.load_bitmaps(false)?;
+    } else {
+        q.start_writing()?;
     }
-    q.begin_writing()?;
     Ok(Arc::new(q))
 }
 
 impl Qcow2 {
-    /// Clears the bits that say "nothing has changed behind the back of this feature": we are about to.
-    fn begin_writing(&self) -> Result<()> {
-        if self.read_only || self.hdr.version < 3 || self.hdr.autoclear == 0 {
-            return Ok(());
+    /// Loads what only writers need, repairs an image that was not closed properly, and clears the bits that say
+    /// "nothing has changed behind the back of this feature".
+    fn start_writing(&self) -> Result<()> {
+        let hdr = &self.hdr;
+        if self.state.lock().incompatible & header::INCOMPAT_CORRUPT != 0 {
+            return Err(corrupt("Image is corrupt; cannot be opened read/write"));
         }
-        self.file_write(88, &0u64.to_be_bytes())
-            .and_then(|()| self.barrier())
-            .map_err(|e| BlockError::io("Could not update qcow2 header", e))
-    }
-}
-
-type Ranges = Vec<(u64, u64)>;
-
-/// Reads the snapshot table: what to show, host ranges of the snapshots' L1 tables, end of the table.
-fn read_snapshots(node: &Node, hdr: &Header) -> Result<(Vec<SnapshotInfo>, Ranges, u64)> {
-    let (mut list, mut ranges, mut at) = (Vec::new(), Vec::new(), hdr.snapshots_offset);
-    let mut l1_total = 0;
-    for _ in 0..hdr.nb_snapshots {
-        at = at.div_ceil(8) * 8;
-        if at - hdr.snapshots_offset > MAX_SNAPSHOT_BYTES {
-            return Err(BlockError::text("Snapshot table is too big"));
-        }
-        let h = read_at(node, at, 40, "snapshots")?;
-        let be32 = |i: usize| u32::from_be_bytes([h[i], h[i + 1], h[i + 2], h[i + 3]]);
-        let be16 = |i: usize| u64::from(u16::from_be_bytes([h[i], h[i + 1]]));
-        let (l1_offset, l1_size, extra) = (header::be64(&h, 0), be32(8), be32(36));
-        if extra > MAX_SNAPSHOT_EXTRA {
-            return Err(BlockError::text("Too much extra metadata in snapshot table entry"));
-        }
-        let l1_bytes = u64::from(l1_size) * 8;
-        let l1_end = l1_offset.checked_add(l1_bytes).filter(|e| i64::try_from(*e).is_ok());
-        let (true, true, Some(l1_end)) =
-            (l1_bytes <= header::MAX_L1_BYTES, hdr.geo.in_cluster(l1_offset) == 0, l1_end)
-        else {
-            return Err(BlockError::text("Snapshot L1 table offset invalid"));
+        let geo = hdr.geo;
+        let (at, clusters) = {
+            let meta = self.meta.lock();
+            (meta.rc.table_offset, meta.rc.table_clusters)
         };
-        l1_total += l1_bytes;
-        if l1_total > MAX_SNAPSHOT_BYTES {
-            return Err(BlockError::text("Snapshot L1 tables are too big"));
+        let node = self.file.node();
+        let reftable = be64s(&read_at(node, at, clusters * geo.cluster(), "reference count table")?);
+        let mut metadata = Qcow2::block_clusters(&geo, &reftable)?;
+        let mut ranges = self.tables.read().fixed.clone();
+        {
+            let st = self.state.lock();
+            ranges.extend(st.snapshots.iter().map(super::snapshot::Snap::l1_range));
+            if !st.snapshots.is_empty() {
+                ranges.push(st.snapshot_table);
+            }
         }
-        ranges.push((l1_offset, l1_end));
-        let (id_len, name_len) = (be16(12), be16(14));
-        let rest = read_at(node, at + 40, u64::from(extra) + id_len + name_len, "snapshots")?;
-        let (x, names) = rest.split_at(extra as usize);
-        let (id, name) = names.split_at(id_len as usize);
-        let wide = |i: usize| (x.len() >= i + 8).then(|| header::be64(x, i));
-        list.push(SnapshotInfo {
-            id: String::from_utf8_lossy(id).into_owned(),
-            name: String::from_utf8_lossy(name).into_owned(),
-            vm_state_size: wide(0).unwrap_or(u64::from(be32(32))),
-            date_sec: be32(16),
-            date_nsec: be32(20),
-            vm_clock_ns: header::be64(&h, 24),
-            icount: wide(16).filter(|v| *v != u64::MAX),
-        });
-        at += 40 + u64::from(extra) + id_len + name_len;
+        for (a, b) in ranges {
+            metadata.extend(a >> geo.cluster_bits..b.div_ceil(geo.cluster()));
+        }
+        {
+            let mut t = self.tables.write();
+            metadata.extend(t.l1.iter().map(|e| (e & OFFSET_MASK) >> geo.cluster_bits).filter(|c| *c != 0));
+            t.metadata = metadata;
+            self.meta.lock().rc = Refcounts::new(geo, reftable, at, clusters);
+        }
+        self.repair()?;
+        self.load_bitmaps(true)?;
+        let mut st = self.state.lock();
+        st.incompatible &= !header::INCOMPAT_DIRTY;
+        let keep = st.autoclear & super::bitmaps::AUTOCLEAR_BITMAPS;
+        if hdr.version >= 3 && st.autoclear != keep {
+            self.file_write(88, &keep.to_be_bytes())
+                .and_then(|()| self.barrier())
+                .map_err(|e| BlockError::io("Could not update qcow2 header", e))?;
+            st.autoclear = keep;
+        }
+        self.read_only.store(false, Release);
+        Ok(())
     }
-    Ok((list, ranges, at))
+
+    /// Switches between read-only and writable. No transfers are under way.
+    pub(super) fn reopen(&self, read_only: bool) -> Result<()> {
+        let perms = |ro| {
+            let (want, shared) = crate::raw::format_perms(ro);
+            self.file.set(want, shared)
+        };
+        if !read_only {
+            perms(false)?;
+            return self.start_writing().inspect_err(|_| {
+                // Giving permissions up cannot conflict.
+                let _ = perms(true);
+            });
+        }
+        self.settle()
+            .and_then(|()| self.store_bitmaps())
+            .map_err(|e| BlockError::io("Failed to flush the image", e))?;
+        self.read_only.store(true, Release);
+        perms(true)
+    }
 }

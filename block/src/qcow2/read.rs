@@ -8,7 +8,7 @@ use crate::iov::{self, Iov};
 impl Qcow2 {
     /// The mapping at `off`, loading the L2 slice if needed, with an in-flight registration that keeps the clusters
     /// it names from being reused.
-    fn locate(&self, off: u64, len: u64) -> Result<(Kind, u64, Flight<'_>), Errno> {
+    pub(super) fn locate(&self, off: u64, len: u64) -> Result<(Kind, u64, Flight<'_>), Errno> {
         loop {
             {
                 let t = self.tables.read();
@@ -84,7 +84,7 @@ impl Qcow2 {
     pub(super) fn read_kind(&self, kind: Kind, at: u64, part: Iov<'_>, n: u64) -> IoResult {
         let inside = self.hdr.geo.in_cluster(at);
         match kind {
-            Kind::Unallocated => match &self.backing {
+            Kind::Unallocated => match &*self.backing.load() {
                 Some(b) => b.node().read_padded(at, part),
                 None => {
                     iov::zero(part, 0, n as usize);
@@ -118,6 +118,9 @@ impl Qcow2 {
         let mut packed = vec![0u8; len as usize];
         self.file_read(host, &mut packed)?;
         let mut plain = vec![0u8; self.cluster() as usize];
+        if self.hdr.compression == 1 {
+            return super::compress::unzstd(&packed, &mut plain).map(|()| plain);
+        }
         // qcow2 stores raw deflate streams, without the zlib header.
         let mut z = flate2::Decompress::new(false);
         match z.decompress(&packed, &mut plain, flate2::FlushDecompress::Finish) {

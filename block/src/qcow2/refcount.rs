@@ -32,6 +32,8 @@ pub(crate) struct Refcounts {
     clock: u64,
     /// No cluster below is free.
     hint: u64,
+    /// End of the last compressed cluster: what follows in its host cluster is free. 0 = none.
+    pub(super) packed_end: u64,
 }
 
 fn get(geo: &Geo, data: &[u8], i: usize) -> u64 {
@@ -72,6 +74,7 @@ impl Refcounts {
             blocks: IntMap::default(),
             clock: 0,
             hint: 0,
+            packed_end: 0,
         }
     }
 
@@ -145,6 +148,16 @@ impl Qcow2 {
         Ok(())
     }
 
+    /// Adds a reference to a cluster that has one.
+    pub(super) fn retain(&self, rc: &mut Refcounts, cluster: u64) -> Res<()> {
+        let max = if rc.geo.refcount_order == 6 { u64::MAX } else { (1 << (1 << rc.geo.refcount_order)) - 1 };
+        match self.refcount(rc, cluster)? {
+            0 => Err(self.mark_corrupt()),
+            v if v >= max => Err(Errno::EINVAL),
+            v => self.set_refcount(rc, cluster, v + 1),
+        }
+    }
+
     /// Takes one reference off each cluster; a cluster that reaches zero may be handed out again.
     pub(super) fn release(&self, rc: &mut Refcounts, first: u64, n: u64, punch: bool) -> Res<()> {
         for c in first..first + n {
@@ -155,6 +168,9 @@ impl Qcow2 {
                         // Before anyone can be given the cluster.
                         let at = c << rc.geo.cluster_bits;
                         let _ = self.file.node().run(crate::Op::Discard, at, rc.geo.cluster(), &[]);
+                    }
+                    if rc.packed_end >> rc.geo.cluster_bits == c {
+                        rc.packed_end = 0;
                     }
                     self.set_refcount(rc, c, 0)?;
                     self.tables.write().metadata.remove(&c);

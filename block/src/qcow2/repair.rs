@@ -25,23 +25,28 @@ impl Counts {
 
 impl Qcow2 {
     /// Repairs a dirty image that is being opened for writing.
-    pub(super) fn repair(&self, snapshot_l1: &[(u64, u64)], snapshot_end: u64) -> Result<()> {
-        if self.hdr.incompatible & INCOMPAT_DIRTY == 0 {
+    pub(super) fn repair(&self) -> Result<()> {
+        let incompatible = self.state.lock().incompatible;
+        if incompatible & INCOMPAT_DIRTY == 0 {
             return Ok(());
         }
         let fail = |e: Errno| BlockError::io("Could not repair dirty image", e);
-        if self.hdr.has_bitmaps {
+        if self.hdr.bitmaps.is_some() {
             // Their clusters would look like leaks.
             return Err(fail(Errno::ENOTSUP));
         }
-        let counts = self.count(snapshot_l1, snapshot_end).map_err(fail)?;
+        let (snapshot_l1, table) = {
+            let st = self.state.lock();
+            (st.snapshots.iter().map(super::snapshot::Snap::l1_range).collect::<Vec<_>>(), st.snapshot_table)
+        };
+        let counts = self.count(&snapshot_l1, table).map_err(fail)?;
         let mut meta = self.meta.lock();
         self.correct(&mut meta, &counts).map_err(fail)?;
-        let bits = self.hdr.incompatible & !INCOMPAT_DIRTY;
+        let bits = incompatible & !INCOMPAT_DIRTY;
         self.file_write(72, &bits.to_be_bytes()).and_then(|()| self.barrier()).map_err(fail)
     }
 
-    fn count(&self, snapshot_l1: &[(u64, u64)], snapshot_end: u64) -> Result<Counts, Errno> {
+    fn count(&self, snapshot_l1: &[(u64, u64)], table: (u64, u64)) -> Result<Counts, Errno> {
         let geo = self.hdr.geo;
         let clusters = self.file().len().div_ceil(geo.cluster());
         if clusters > MAX_CLUSTERS {
@@ -59,8 +64,8 @@ impl Qcow2 {
             let (first, count) = range(a, b);
             n.add(first, count)?;
         }
-        if snapshot_end > self.hdr.snapshots_offset {
-            let (first, count) = range(self.hdr.snapshots_offset, snapshot_end);
+        if table.1 > table.0 {
+            let (first, count) = range(table.0, table.1);
             n.add(first, count)?;
         }
         for e in self.meta.lock().rc.table.iter().filter(|e| **e != 0) {
@@ -79,6 +84,7 @@ impl Qcow2 {
     }
 
     fn count_l1(&self, l1: &[u64], n: &mut Counts) -> Result<(), Errno> {
+        let snapshots = self.state.lock().snapshots.len() as u64;
         let geo = self.hdr.geo;
         let mut buf = vec![0u8; geo.cluster() as usize];
         for e in l1 {
@@ -91,7 +97,7 @@ impl Qcow2 {
             }
             n.add(table >> geo.cluster_bits, 1)?;
             // A table is in each L1 at most once; more would also make the counting endless.
-            if u64::from(n.0[(table >> geo.cluster_bits) as usize]) > u64::from(self.hdr.nb_snapshots) + 1 {
+            if u64::from(n.0[(table >> geo.cluster_bits) as usize]) > snapshots + 1 {
                 return Err(Errno::EIO);
             }
             self.file_read(table, &mut buf)?;

@@ -9,7 +9,7 @@ impl Qcow2 {
         if new & 511 != 0 {
             return Err(BlockError::text("The new size must be a multiple of 512"));
         }
-        if !self.snapshots.is_empty() && self.hdr.version < 3 {
+        if self.hdr.version < 3 && !self.state.lock().snapshots.is_empty() {
             return Err(BlockError::text("Can't resize a version 2 image which has snapshots"));
         }
         let old = self.size.load(Acquire);
@@ -28,7 +28,7 @@ impl Qcow2 {
             self.set_size(&mut meta, new, entries)
                 .map_err(|e| BlockError::io("Failed to grow the L1 table", e))?;
         }
-        let shadow = self.backing.as_ref().map_or(0, |b| b.node().len()).min(new);
+        let shadow = self.backing.load().as_ref().map_or(0, |b| b.node().len()).min(new);
         if shadow > old {
             self.write_zeroes(old, shadow - old, true)
                 .map_err(|e| BlockError::io("Failed to zero out the new area", e))?;
@@ -37,7 +37,7 @@ impl Qcow2 {
     }
 
     /// Switches size, and L1 table if it is too small, by one write of the header.
-    fn set_size(&self, meta: &mut Meta, new: u64, entries: u64) -> std::result::Result<(), Errno> {
+    pub(super) fn set_size(&self, meta: &mut Meta, new: u64, entries: u64) -> std::result::Result<(), Errno> {
         self.write_metadata(meta)?;
         self.barrier()?;
         let geo = self.hdr.geo;

@@ -210,6 +210,13 @@ impl Tables {
         }
     }
 
+    /// Forgets everything that was read; nothing of it is dirty.
+    pub(crate) fn forget_all(&mut self) {
+        self.slices.clear();
+        self.clock.clear();
+        self.hand = 0;
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.slices.len() >= self.max_slices
     }

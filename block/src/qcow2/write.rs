@@ -13,15 +13,15 @@ const MAX_INLINE: u64 = 256 << 10;
 /// So many released ranges are kept in memory before metadata is written to let them go.
 const MAX_FREED: usize = 1024;
 
-enum Step<'a> {
+pub(super) enum Step<'a> {
     InPlace { host: u64, n: u64, _flight: Flight<'a> },
     Alloc(Alloc),
 }
 
 /// Guest clusters `first..first+n` get the host clusters at `host`.
-struct Alloc {
-    first: u64,
-    n: u64,
+pub(super) struct Alloc {
+    pub(super) first: u64,
+    pub(super) n: u64,
     host: u64,
     /// What the first cluster was; the others continue it.
     old: Kind,
@@ -31,11 +31,22 @@ struct Alloc {
     eof: u64,
 }
 
+impl Alloc {
+    /// End of the host clusters.
+    pub(super) fn end(&self, bits: u32) -> u64 {
+        self.host + (self.n << bits)
+    }
+}
+
 /// How clusters are made to read as zeroes.
 #[derive(Clone, Copy, PartialEq)]
 enum ZeroMode {
     Discard,
-    Zero { unmap: bool },
+    Zero {
+        unmap: bool,
+    },
+    /// As if never written.
+    Empty,
 }
 
 impl Qcow2 {
@@ -70,7 +81,12 @@ impl Qcow2 {
         self.plan_locked(&mut self.meta.lock(), at, len)
     }
 
-    fn plan_locked(&self, meta: &mut MutexGuard<'_, Meta>, at: u64, len: u64) -> Result<Step<'_>, Errno> {
+    pub(super) fn plan_locked(
+        &self,
+        meta: &mut MutexGuard<'_, Meta>,
+        at: u64,
+        len: u64,
+    ) -> Result<Step<'_>, Errno> {
         let geo = self.hdr.geo;
         let first = at >> geo.cluster_bits;
         loop {
@@ -123,14 +139,14 @@ impl Qcow2 {
     }
 
     /// Waits until no allocation of clusters in `[a, b)` is under way.
-    fn wait_free(&self, meta: &mut MutexGuard<'_, Meta>, a: u64, b: u64) {
+    pub(super) fn wait_free(&self, meta: &mut MutexGuard<'_, Meta>, a: u64, b: u64) {
         while meta.reserved.iter().any(|(x, y)| *x < b && a < *y) {
             self.unreserved.wait(meta);
         }
     }
 
     /// Writes the data into the new clusters, with what was around them before.
-    fn fill(&self, a: &Alloc, at: u64, part: Iov<'_>, n: u64) -> IoResult {
+    pub(super) fn fill(&self, a: &Alloc, at: u64, part: Iov<'_>, n: u64) -> IoResult {
         let bits = self.hdr.geo.cluster_bits;
         let start = a.first << bits;
         let end = (a.first + a.n) << bits;
@@ -168,7 +184,7 @@ impl Qcow2 {
         };
         let zero = match kind {
             Kind::Zero { .. } => true,
-            Kind::Unallocated => match &self.backing {
+            Kind::Unallocated => match &*self.backing.load() {
                 None => true,
                 Some(b) => {
                     let node = b.node();
@@ -186,11 +202,11 @@ impl Qcow2 {
     }
 
     /// Makes the new clusters visible (or gives them back) and ends the reservation.
-    fn commit(&self, a: &Alloc, written: IoResult) -> IoResult {
+    pub(super) fn commit(&self, a: &Alloc, written: IoResult) -> IoResult {
         self.commit_locked(&mut self.meta.lock(), a, written)
     }
 
-    fn commit_locked(&self, meta: &mut Meta, a: &Alloc, written: IoResult) -> IoResult {
+    pub(super) fn commit_locked(&self, meta: &mut Meta, a: &Alloc, written: IoResult) -> IoResult {
         let r = written.and_then(|()| self.link(meta, a));
         if r.is_err() && a.fresh && !self.broken.load(std::sync::atomic::Ordering::Acquire) {
             let bits = self.hdr.geo.cluster_bits;
@@ -246,7 +262,7 @@ impl Qcow2 {
             return false;
         }
         match t.run(at, len) {
-            Run::Is(Kind::Unallocated, n) => n == len && self.backing.is_none(),
+            Run::Is(Kind::Unallocated, n) => n == len && self.no_backing(),
             Run::Is(Kind::Zero { host: 0, .. }, n) => n == len,
             _ => false,
         }
@@ -269,7 +285,7 @@ impl Qcow2 {
     }
 
     /// Loads the slice of `cluster` if it is not in the cache.
-    fn need_slice(&self, meta: &mut Meta, cluster: u64) -> IoResult {
+    pub(super) fn need_slice(&self, meta: &mut Meta, cluster: u64) -> IoResult {
         let at = self.tables.read().slice_of(cluster).ok_or(Errno::EIO)?;
         if at != 0 && self.tables.read().slice(at).is_none() {
             self.load_slice(meta, at)?;
@@ -278,8 +294,9 @@ impl Qcow2 {
     }
 
     /// Notes that an L2 entry no longer refers to its host clusters.
-    fn let_go(&self, meta: &mut Meta, old: u64, punch: bool) {
+    pub(super) fn let_go(&self, meta: &mut Meta, old: u64, punch: bool) {
         let bits = self.hdr.geo.cluster_bits;
+        let punch = if punch { self.pass[0] } else { self.pass[2] };
         let (first, count) = match decode(&self.hdr.geo, self.hdr.version, old) {
             Some(Kind::Data { host, .. } | Kind::Zero { host, .. }) if host != 0 => (host >> bits, 1),
             Some(Kind::Compressed(e)) => {
@@ -294,7 +311,7 @@ impl Qcow2 {
         }
     }
 
-    fn relieve(&self, meta: &mut Meta) -> IoResult {
+    pub(super) fn relieve(&self, meta: &mut Meta) -> IoResult {
         if meta.freed.len() > MAX_FREED {
             self.write_metadata(meta)?;
         }
@@ -302,7 +319,7 @@ impl Qcow2 {
     }
 
     /// Makes sure that the L2 table of `cluster` exists and belongs to the active image alone.
-    fn writable_table(&self, meta: &mut Meta, cluster: u64) -> IoResult {
+    pub(super) fn writable_table(&self, meta: &mut Meta, cluster: u64) -> IoResult {
         let bits = self.hdr.geo.cluster_bits;
         let (i1, entry, table) = {
             let t = self.tables.read();
@@ -352,7 +369,7 @@ impl Qcow2 {
 
     pub(super) fn discard(&self, off: u64, len: u64) -> IoResult {
         self.writable()?;
-        if self.hdr.version < 3 && self.backing.is_some() {
+        if self.hdr.version < 3 && !self.no_backing() {
             // Without a zero flag the backing image would show through.
             return Ok(());
         }
@@ -407,7 +424,7 @@ impl Qcow2 {
             let mut meta = self.meta.lock();
             self.wait_free(&mut meta, at, stop);
             self.writable()?;
-            if self.backing.is_none() && self.no_table(at) {
+            if self.no_backing() && self.no_table(at) {
                 // Nothing is there. Step over all that the missing table would map.
                 at = end.min(((at >> self.hdr.geo.l2_bits()) + 1) << self.hdr.geo.l2_bits());
                 continue;
@@ -444,6 +461,32 @@ impl Qcow2 {
         Ok(())
     }
 
+    /// Lets the clusters of `[start, end)` go, whatever they held: they read as zeroes.
+    pub(super) fn zero_range(&self, start: u64, end: u64) -> IoResult {
+        let bits = self.hdr.geo.cluster_bits;
+        self.zero_clusters(start >> bits, end >> bits, ZeroMode::Discard)
+    }
+
+    /// Lets everything go.
+    pub(super) fn make_empty(&self) -> IoResult {
+        self.writable()?;
+        let end = self.size.load(std::sync::atomic::Ordering::Acquire).div_ceil(self.cluster());
+        let l2 = 1u64 << self.hdr.geo.l2_bits();
+        let mut at = 0;
+        while at < end {
+            let next = ((at / l2) + 1) * l2;
+            if !self.no_table(at) {
+                self.zero_clusters(at, next.min(end), ZeroMode::Empty)?;
+            }
+            at = next;
+        }
+        self.flush()
+    }
+
+    fn no_backing(&self) -> bool {
+        self.backing.load().is_none()
+    }
+
     fn no_table(&self, cluster: u64) -> bool {
         self.tables.read().slice_of(cluster) == Some(0)
     }
@@ -452,7 +495,8 @@ impl Qcow2 {
     fn zeroed(&self, e: u64, kind: Kind, mode: ZeroMode) -> u64 {
         let zero = if self.hdr.version >= 3 { OFLAG_ZERO } else { 0 };
         match (kind, mode) {
-            (Kind::Unallocated, _) if self.backing.is_none() => e,
+            (_, ZeroMode::Empty) => 0,
+            (Kind::Unallocated, _) if self.no_backing() => e,
             (Kind::Unallocated | Kind::Compressed(_), _) => zero,
             (Kind::Zero { .. }, ZeroMode::Zero { unmap: false }) => e,
             (Kind::Data { .. }, ZeroMode::Zero { unmap: false }) => e | zero,

@@ -3,6 +3,7 @@
 pub mod kvm;
 pub mod lapic;
 mod none;
+pub mod stats;
 pub mod tcg;
 
 pub use none::NoCpu;
@@ -126,9 +127,19 @@ pub trait Accel: Send {
     fn msi(&mut self, _msg: MsiMessage) {}
     /// The interrupt request line of the boot processor (user-space PIC).
     fn set_intr(&mut self, _level: bool) {}
-    /// The redirection table of the first I/O APIC changed (split irqchip: the accelerator must know which vectors
-    /// end level interrupts).
-    fn ioapic_changed(&mut self, _entries: &[Option<MsiMessage>]) {}
+    /// The redirection table of the I/O APIC whose first global interrupt is `_first` changed (split irqchip: the
+    /// accelerator must know which vectors end level interrupts).
+    fn ioapic_changed(&mut self, _first: u32, _entries: &[Option<MsiMessage>]) {}
+    /// Frequency of the guest's time stamp counter in kHz, if it is known.
+    fn tsc_khz(&mut self) -> Option<u32> {
+        None
+    }
+    /// The clock that the accelerator keeps for paravirtualized guests, in nanoseconds, if it has one.
+    fn guest_clock(&mut self) -> Option<u64> {
+        None
+    }
+    /// Sets that clock.
+    fn set_guest_clock(&mut self, _ns: u64) {}
     /// The virtual clock was stopped or goes on.
     fn clock_changed(&mut self) {}
     /// The boot processor's address line 20.
@@ -182,6 +193,12 @@ pub trait Accel: Send {
     fn translate(&mut self, _index: usize, _addr: u64) -> Option<u64> {
         None
     }
+    /// Statistics of the VM, or of a CPU; `None` if they are not open (see [`Self::open_stats`]).
+    fn stats(&mut self, _cpu: Option<usize>) -> Option<Vec<stats::Stat>> {
+        None
+    }
+    /// Opens statistics, if the accelerator has any. The CPUs are parked.
+    fn open_stats(&mut self, _cpu: Option<usize>) {}
     /// Ends all CPU threads. Not with the machine lock held by the caller's own vCPU.
     fn stop(&mut self) {}
     /// For code that knows the concrete accelerator.

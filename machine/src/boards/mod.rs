@@ -2,9 +2,11 @@
 
 mod memory;
 pub mod microvm;
+pub mod microvm_dt;
 mod none;
 mod pc;
 mod props;
+mod values;
 mod versions;
 
 pub use memory::RamLayout;

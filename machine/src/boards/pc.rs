@@ -57,6 +57,7 @@ struct Pc {
 fn init(b: &mut Build<'_>) -> QResult<()> {
     refuse_undone(b)?;
     b.create_cpus()?;
+    b.create_guest_clock()?;
     let kernel_chips = b.kernel_irqchip();
     let max_below = b.props::<PcProps>().map_or(0, |p| p.max_ram_below_4g.0);
     let layout = pc_ram_layout(b.ram_size, Some(max_below).filter(|m| *m > 0));
@@ -72,6 +73,11 @@ fn init(b: &mut Build<'_>) -> QResult<()> {
         b.m,
         &i440fx::PcMemory { ram, pci: pci_mem, ram_size: b.ram_size, pci_hole64_size: None },
     )?;
+    let bypass = b.props::<PcProps>().is_some_and(|p| p.default_bus_bypass_iommu);
+    if let Some(n) = b.m.tree.get_mut(host.host).filter(|_| bypass) {
+        // There is no IOMMU that anything could bypass.
+        n.props.set_prop(n.class.name, "bypass-iommu", &PropInput::Str("on"))?;
+    }
     let bridge = piix3::create(b.m, &host)?;
     let pc = Pc { isa: bridge.isa, pci: host.bus, fw_cfg };
     legacy_devices(b, &pc, &host, kernel_chips)?;
@@ -93,7 +99,6 @@ fn refuse_undone(b: &Build<'_>) -> QResult<()> {
         ("suppress-vmdesc=on", p.x86.common.suppress_vmdesc),
         ("pit=off", p.x86.pit == OnOffAuto::Off),
         ("pic=off", p.x86.pic == OnOffAuto::Off),
-        ("vmport=on", p.vmport == OnOffAuto::On),
         ("pcspk-audiodev", p.pcspk_audiodev.0.is_some()),
     ];
     match undone.iter().find(|(_, wanted)| *wanted) {
@@ -139,15 +144,31 @@ fn legacy_devices(b: &mut Build<'_>, pc: &Pc, host: &i440fx::I440fxParts, kernel
     b.create_serials(pc.isa)?;
     b.create_parallels(pc.isa)?;
     b.create_floppy(pc.isa)?;
-    if keyboard {
-        let keyboard = b.m.add_board_device("i8042", isa, &[])?;
-        let line = b.m.with::<I8042, _>(keyboard, |k, _| k.a20_line());
-        connect_a20(b, line);
+    let lines = lines_of(hpet.is_some(), keyboard, b.acpi_enabled(), kernel_chips);
+    b.m.tree.board_irqs = lines;
+    if !keyboard {
+        // The A20 gate and what else belongs to it go with the controller.
+        return Ok(());
+    }
+    let keyboard = b.m.add_board_device("i8042", isa, &[])?;
+    let line = b.m.with::<I8042, _>(keyboard, |k, _| k.a20_line());
+    connect_a20(b, line);
+    if b.props::<PcProps>().is_some_and(|p| p.vmport.or(true)) {
+        b.m.add_board_device("vmport", isa, &[])?;
+        b.m.add_board_device("vmmouse", isa, &[])?;
     }
     let port = b.m.add_board_device("port92", isa, &[])?;
     let line = b.m.with::<Port92, _>(port, |p, _| p.a20_line());
     connect_a20(b, line);
     Ok(())
+}
+
+/// Number of the board's own interrupt lines that an output of a device leads to: all global interrupts with a HPET,
+/// else those of RTC, PIT, keyboard, mouse and ACPI; A20 from two places; SMI; the 8259's output.
+fn lines_of(hpet: bool, keyboard: bool, acpi: bool, kernel_chips: bool) -> u32 {
+    let shared =
+        if hpet { 24 } else { 1 + u32::from(!kernel_chips) + 2 * u32::from(keyboard) + u32::from(acpi) };
+    shared + 2 * u32::from(keyboard) + u32::from(acpi) + u32::from(!kernel_chips)
 }
 
 /// Both gates lead to the same line; the last one that moves decides.

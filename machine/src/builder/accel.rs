@@ -84,6 +84,8 @@ fn one(m: &mut Machine, a: &AccelSpec, spec: &VmSpec, topo: Topology) -> QResult
                 opts.irqchip = match (p.kernel_irqchip, p.kernel_irqchip_old) {
                     (K::Off, _) | (_, K::Off) => IrqChip::User,
                     (K::Split, _) | (_, K::Split) => IrqChip::Split,
+                    // This board has I/O APICs that the kernel lacks.
+                    _ if micro.is_some() => IrqChip::Split,
                     _ => IrqChip::Kernel,
                 };
             }

@@ -7,7 +7,7 @@ use crate::accel::kvm::{to_cpuid, KvmAccel, VcpuConfig};
 use crate::accel::tcg::TcgCpuConfig;
 use crate::accel::{CpuConfigs, IrqChip};
 use crate::cpu::{self, ApicLayout, Caps, CpuDevice, CpuProps, CpuSetup, Name};
-use crate::device::DeviceTree;
+use crate::device::{DeviceNode, DeviceTree};
 use crate::machine::Machine;
 use crate::qom::{self, PropInput};
 use crate::{qerr, QResult};
@@ -68,7 +68,7 @@ impl Build<'_> {
         for index in 0..self.topo.cpus {
             self.create_cpu(name, layout, index)?;
             // The first local APIC brings the helper for guests' task priority accesses.
-            if index == 0 && self.kernel_irqchip() && qom::class_by_name("kvmvapic").is_some() {
+            if index == 0 && self.vapic_wanted() {
                 self.m.add_board_device("kvmvapic", Some(DeviceTree::SYSTEM), &[])?;
             }
         }
@@ -76,6 +76,20 @@ impl Build<'_> {
             self.m.info.cpu = self.m.with::<CpuDevice, _>(first, |c, _| c.facts()).unwrap_or_default();
         }
         self.vcpu_configs()
+    }
+
+    /// Whether the CPUs have local APICs that want the helper, and there is room for its option ROM.
+    fn vapic_wanted(&self) -> bool {
+        let vapic = |n: &DeviceNode| n.props.get_prop("vapic").is_some_and(|p| p.value == true);
+        self.ram_size >= 1 << 20 && self.m.tree.iter().any(|n| qom::is_a(n.class, "apic-common") && vapic(n))
+    }
+
+    /// Creates the clock of paravirtualized guests, if the accelerator has it.
+    pub fn create_guest_clock(&mut self) -> QResult<()> {
+        if self.m.accel.guest_clock().is_some() {
+            self.m.add_board_device("kvmclock", Some(DeviceTree::SYSTEM), &[])?;
+        }
+        Ok(())
     }
 
     /// Tells the user what is wrong with the model, once for all CPUs.

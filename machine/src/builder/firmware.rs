@@ -2,7 +2,7 @@
 
 use super::bootorder::boot_order;
 use super::Build;
-use crate::boards::{PcProps, SmbiosEntryPoint};
+use crate::boards::{microvm_dt, PcProps, SmbiosEntryPoint};
 use crate::device::{BusId, DevId};
 use crate::devices::chipset::fw_cfg::{FwCfg, FwCfgData};
 use crate::devices::chipset::piix4_pm::Piix4Pm;
@@ -18,6 +18,7 @@ use crate::firmware::fw_cfg_files::{self as files, FixedItems};
 use crate::firmware::linux_boot;
 use crate::firmware::smbios::{self, SmbiosConfig};
 use crate::machine::Machine;
+use crate::memory::RegionKind;
 use crate::pci::{Bar, BarKind};
 use crate::qom::is_a;
 use crate::spec::{DriveInterface, FwCfgSource, Media};
@@ -46,11 +47,20 @@ impl Build<'_> {
         let map = files::pc_e820(&self.layout, &self.e820_config());
         let mut named: Vec<(String, FwCfgData)> = vec![("etc/e820".into(), files::e820_file(&map).into())];
         self.boot_files(&mut named)?;
-        if !self.is_microvm() {
+        if self.is_microvm() {
+            let tree = FwCfgData::built(microvm_dt::SIZE, |m: &mut Machine| microvm_dt::build(m));
+            named.push(("etc/fdt".into(), tree));
+        } else {
             self.smbios_files(&mut named)?;
         }
         if self.acpi_enabled() {
-            named.extend(acpi_files(self.m, self.layout, self.topo.cpus, self.topo.maxcpus));
+            let files = acpi_files(self.m, self.layout, self.topo.cpus, self.topo.maxcpus);
+            for (name, data) in files.iter().filter(|(_, data)| data.size() > 0) {
+                // Kept where migration finds it.
+                let size = u128::from(data.size());
+                self.m.mem.add(format!("/rom@{name}"), size, RegionKind::Container, Some(dev));
+            }
+            named.extend(files);
         }
         items.extend(kernel);
         named.extend(self.rom_files());
@@ -363,8 +373,8 @@ pub fn acpi_config(m: &mut Machine, layout: crate::boards::RamLayout, cpus: u32,
     cfg.numa = m.numa.as_ref().map(super::NumaState::acpi);
     if let Some(p) = m.board.as_ref().and_then(|b| b.props.as_any().downcast_ref::<PcProps>()) {
         cfg.hpet = p.hpet;
-        pad(p.x86.oem_id.as_deref(), &mut cfg.oem.id);
-        pad(p.x86.oem_table_id.as_deref(), &mut cfg.oem.table_id);
+        pad(p.x86.oem_id.0.as_deref(), &mut cfg.oem.id);
+        pad(p.x86.oem_table_id.0.as_deref(), &mut cfg.oem.table_id);
     }
     cfg
 }

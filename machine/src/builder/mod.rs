@@ -125,6 +125,49 @@ pub struct Built {
     pub event_loop: EventLoop,
 }
 
+/// Shows in the machine's properties what other options (`-kernel`, `-smp`, `-boot`, `-m`) set.
+fn show_settings(m: &mut Machine, spec: &VmSpec, topo: Topology, memory: spec::MemorySize) -> QResult<()> {
+    use serde_json::json;
+    let Some(board) = &mut m.board else { return Ok(()) };
+    let f = &spec.firmware;
+    for (name, value) in
+        [("kernel", &f.kernel), ("initrd", &f.initrd), ("append", &f.append), ("dtb", &f.dtb)]
+    {
+        if let Some(v) = value {
+            board.set(name, &PropInput::Str(v))?;
+        }
+    }
+    let smp = json!({
+        "cpus": topo.cpus, "maxcpus": topo.maxcpus, "sockets": topo.sockets, "dies": topo.dies,
+        "clusters": topo.clusters, "cores": topo.cores, "threads": topo.threads,
+    });
+    let mut sizes = json!({ "size": memory.ram });
+    if memory.max > memory.ram {
+        sizes["max-size"] = memory.max.into();
+        sizes["slots"] = memory.slots.into();
+    }
+    let b = &spec.boot;
+    let order = if board.kind.default_cpu.is_some() { "cad" } else { "" };
+    let mut boot = json!({ "order": b.order.as_deref().unwrap_or(order) });
+    let given = [
+        ("once", b.once.as_deref().map(serde_json::Value::from)),
+        ("menu", b.menu.map(Into::into)),
+        ("splash", b.splash.as_deref().map(Into::into)),
+        ("splash-time", b.splash_time.map(Into::into)),
+        ("reboot-timeout", b.reboot_timeout.map(Into::into)),
+        ("strict", b.strict.map(Into::into)),
+    ];
+    for (name, value) in given {
+        if let Some(v) = value {
+            boot[name] = v;
+        }
+    }
+    for (name, value) in [("smp", smp), ("memory", sizes), ("boot", boot)] {
+        board.set(name, &PropInput::Json(&value))?;
+    }
+    Ok(())
+}
+
 /// Builds everything. The machine is stopped, its vCPUs are parked; [`start`] lets it go.
 ///
 /// # Errors
@@ -137,6 +180,7 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     let spec = &*spec;
     let log = crate::log::Log::open(&spec.run.log)?;
     let mut m = Machine::new();
+    add_fds(&mut m, spec)?;
     m.log = Arc::new(log);
     let event_loop = EventLoop::new(&mut m)
         .map_err(|e| qerr!("cannot create event loop: {}", crate::error::strerror(&e)))?;
@@ -169,6 +213,7 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
         messages,
     };
     b.info(memory);
+    show_settings(b.m, spec, topo, memory)?;
     b.create_chardevs()?;
     b.create_objects()?;
     b.open_block_devices()?;
@@ -236,6 +281,21 @@ fn machine_object(spec: &VmSpec, kind: &'static MachineType) -> QResult<MachineO
         }
     }
     Ok(o)
+}
+
+/// `-add-fd`, and files named `/dev/fdset/N`.
+fn add_fds(m: &mut Machine, spec: &VmSpec) -> QResult<()> {
+    m.block.set_fd_opener(Arc::new(m.fdsets.clone()));
+    for f in &spec.run.fds {
+        let added = m.fdsets.add_inherited(f.set, f.fd, f.opaque.clone());
+        added.map_err(|e| f.loc.locate(qerr!("error duplicating fd: {}", crate::error::strerror(&e))))?;
+    }
+    // One descriptor may have been added to several sets.
+    let mut numbers: Vec<i32> = spec.run.fds.iter().map(|f| f.fd).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers.into_iter().for_each(crate::fdsets::close_inherited);
+    Ok(())
 }
 
 fn apply_run_options(m: &mut Machine, spec: &VmSpec) {
@@ -324,7 +384,7 @@ impl Build<'_> {
 
     /// Firmware that the user names: `-bios`, or the machine's `firmware` property.
     pub fn wanted_firmware(&self) -> Option<String> {
-        let prop = || self.props::<crate::boards::PcProps>().and_then(|p| p.x86.common.firmware.clone());
+        let prop = || self.props::<crate::boards::PcProps>().and_then(|p| p.x86.common.firmware.0.clone());
         self.spec.firmware.bios.clone().or_else(prop)
     }
 }

@@ -75,7 +75,8 @@ fn default_ram_is_an_object() {
     let info = m.memdev_info();
     assert_eq!((info[0].id.as_str(), info[0].size, info[0].share), ("pc.ram", 64 << 20, false));
     assert!(m.objects.in_use("pc.ram"));
-    assert!(m.net_info().is_empty(), "the default NIC is left out silently");
+    let default = "hub 0\n \\ hub0port0: e1000.0: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:56\n";
+    assert_eq!(m.net_info(), default);
 }
 
 #[test]
@@ -221,7 +222,7 @@ fn microvm_board() {
     m.bus_write(crate::memory::Space::Memory, 0xfec1_0000, &1u32.to_le_bytes());
     assert_eq!(read(&mut m, 0xfec1_0010), 0x0017_0020);
     let order: Vec<&str> = m.tree.iter().map(|n| n.class.name).filter(|n| *n != "virtio-mmio").collect();
-    assert_eq!(order[..5], ["qemu64-x86_64-cpu", "fw_cfg_io", "isabus-bridge", "ioapic", "ioapic"]);
+    assert_eq!(order[..5], ["fw_cfg_io", "qemu64-x86_64-cpu", "isabus-bridge", "ioapic", "ioapic"]);
     let io = m.tree.by_class("ioapic").map(|n| m.tree.path(n.id));
     assert_eq!(io.as_deref(), Some("/machine/ioapic"));
     m.power_button();

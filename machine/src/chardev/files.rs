@@ -2,12 +2,13 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::backend::{read_fd, set_nonblocking, write_fd, Backend};
+use crate::fdsets::FdSets;
 
 /// Throws output away.
 pub struct Null;
@@ -143,18 +144,11 @@ impl FdPair {
     }
 
     /// A file for output (created; truncated unless `append`), with an optional one for input.
-    pub fn file(out: &str, input: Option<&str>, append: bool) -> io::Result<Self> {
-        let output =
-            OpenOptions::new().write(true).create(true).append(append).truncate(!append).open(out)?;
-        let input = input.map(|p| File::open(p).map(OwnedFd::from)).transpose()?;
-        Ok(Self {
-            kind: "file",
-            filename: "file".into(),
-            input,
-            output: output.into(),
-            saved: None,
-            flags: Vec::new(),
-        })
+    pub fn file(sets: &FdSets, out: &str, input: Option<&str>, append: bool) -> io::Result<Self> {
+        let how = if append { libc::O_APPEND } else { libc::O_TRUNC };
+        let output = sets.open_path(out, libc::O_WRONLY | libc::O_CREAT | how)?;
+        let input = input.map(|p| sets.open_path(p, libc::O_RDONLY)).transpose()?;
+        Ok(Self { kind: "file", filename: "file".into(), input, output, saved: None, flags: Vec::new() })
     }
 
     /// `path.in` and `path.out`, or `path` itself for both directions.

@@ -4,6 +4,7 @@ use super::backend::Backend;
 use super::files::{FdPair, Null, Pty, Ringbuf, Vc};
 use super::socket::{Socket, Udp};
 use crate::error::strerror;
+use crate::fdsets::FdSets;
 use crate::spec::{ChardevBackend, ChardevSpec, SocketAddress};
 use crate::{qerr, QResult};
 
@@ -31,14 +32,14 @@ impl BackendInfo {
 }
 
 /// Opens a back end (not multiplexers, which the table makes itself). `warn` gets informational lines.
-pub fn open(spec: &ChardevSpec, warn: &mut dyn FnMut(String)) -> QResult<Box<dyn Backend>> {
+pub fn open(spec: &ChardevSpec, sets: &FdSets, warn: &mut dyn FnMut(String)) -> QResult<Box<dyn Backend>> {
     let io = |e: std::io::Error| qerr!("{}", strerror(&e));
     Ok(match &spec.backend {
         ChardevBackend::Null => Box::new(Null),
         ChardevBackend::Vc { .. } => Box::new(Vc),
         ChardevBackend::Stdio { signal } => Box::new(FdPair::stdio(signal.unwrap_or(true)).map_err(io)?),
         ChardevBackend::File { out, input, append } => Box::new(
-            FdPair::file(out, input.as_deref(), append.unwrap_or(false))
+            FdPair::file(sets, out, input.as_deref(), append.unwrap_or(false))
                 .map_err(|e| qerr!("Could not open '{out}': {}", strerror(&e)))?,
         ),
         ChardevBackend::Pipe { path } => {

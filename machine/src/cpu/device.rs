@@ -13,6 +13,7 @@ use super::resolve::{is_amd, Board, Resolved};
 use super::topology::ApicLayout;
 use crate::accel::IrqChip;
 use crate::device::{Cx, Device, RealizeCx};
+use crate::memory::{IoSpec, Owner, RegionKind};
 use crate::qom::{Classed, DeviceClass};
 use crate::{qerr, QResult};
 
@@ -119,11 +120,23 @@ impl DeviceClass for CpuProps {
     }
 }
 
+/// Where messages to local APICs go; all of them share the window of the first.
+const MSI_BASE: u64 = 0xfee0_0000;
+const MSI_REGION: &str = "kvm-apic-msi";
+
 fn add_apic(cx: &mut RealizeCx<'_>, id: u32, kernel: bool) {
     let dev = || Box::new(ApicFace);
     if kernel {
         let p = KvmApicProps { apic: ApicProps { id, version: 0x14, ..ApicProps::default() } };
-        cx.add_part("lapic", KvmApicProps::CLASS, Box::new(p), None, dev());
+        let apic = cx.add_part("lapic", KvmApicProps::CLASS, Box::new(p), None, dev());
+        let m = cx.m();
+        let kind = RegionKind::Io { owner: Owner::Kernel, spec: IoSpec::ANY };
+        let first = !m.mem.iter().any(|(_, r)| r.name == MSI_REGION);
+        let r = m.mem.add(MSI_REGION, 1 << 20, kind, Some(apic));
+        if first {
+            let system = m.mem.system;
+            m.mem.map(system, r, MSI_BASE, 0x1000);
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use image::{Image, ImageKind};
 use crate::boards::RamLayout;
 use crate::builder::acpi_blobs;
 use crate::cpu::BootRegs;
+use crate::devices::display::vga::pci::VgaPci;
 use crate::firmware::acpi;
 use crate::firmware::boot_params::{pvh_start_info, zero_page, LinuxParams, PvhParams};
 use crate::firmware::direct_boot::{apply, place_smbios, reserve, Areas, LoaderFile};
@@ -123,6 +124,9 @@ impl DirectBoot {
         if m.tree.by_class("i440FX").is_some() {
             pci::program_chipset(m);
             pci::assign(m, self.layout.below_4g);
+        }
+        if let Some(vga) = m.tree.by_class("VGA").map(|n| n.id) {
+            m.with::<VgaPci, _>(vga, |v, cx| v.firmware_text_mode(cx));
         }
         m.settle();
         let mut areas = Areas::top_of_ram(self.layout.below_4g, 0x2_0000);

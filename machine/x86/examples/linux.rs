@@ -49,7 +49,9 @@ fn main() {
             }
         }
     }
+    // SAFETY: plain numbers, for which zero is a value.
     let mut ru: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: fills the structure that the pointer names.
     unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut ru) };
     let user = ru.ru_utime.tv_sec as f64 + ru.ru_utime.tv_usec as f64 / 1e6;
     eprintln!(

@@ -36,8 +36,10 @@ pub struct Block {
     ver2: u32,
     verp: *const AtomicU32,
     verp2: *const AtomicU32,
-    /// `Cpu::gen` for which the translation of `lin` was last checked.
+    /// Value of `Cpu::gens` for which the translation of `lin` was last checked.
     pub gen: Cell<u64>,
+    /// Which of `Cpu::gens` counts: 1 if the page is global, that is, survives a load of CR3.
+    pub class: Cell<u8>,
     /// Blocks at the direct target and the fall-through.
     pub chain: [Cell<*const Block>; 2],
 }
@@ -58,6 +60,8 @@ impl Block {
 pub struct BlockCache {
     jump: Box<[*const Block; JUMP]>,
     table: Vec<Vec<*const Block>>,
+    // Boxed: handlers, chains and indexes hold addresses of blocks.
+    #[allow(clippy::vec_box)]
     blocks: Vec<Box<Block>>,
     arenas: Vec<Vec<Op>>,
     bytes: usize,
@@ -101,7 +105,7 @@ impl BlockCache {
     }
 
     /// Number of blocks held.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.blocks.len()
     }
 
@@ -142,7 +146,7 @@ impl Cpu {
         if !n.is_null() {
             // SAFETY: chained blocks are dropped together.
             let nb = unsafe { &*n };
-            if nb.gen.get() == self.gen {
+            if nb.gen.get() == self.gens[nb.class.get() as usize & 1] {
                 return Ok(n);
             }
         }
@@ -169,7 +173,11 @@ impl Cpu {
         if !b.is_null() {
             // SAFETY: the jump table only holds live blocks.
             let r = unsafe { &*b };
-            if r.lin == lin && r.rip == self.rip && r.mode == self.mode && r.gen.get() == self.gen {
+            if r.lin == lin
+                && r.rip == self.rip
+                && r.mode == self.mode
+                && r.gen.get() == self.gens[r.class.get() as usize & 1]
+            {
                 return Some(b);
             }
         }
@@ -187,7 +195,7 @@ impl Cpu {
             if r.lin == lin
                 && r.rip == self.rip
                 && r.mode == self.mode
-                && r.gen.get() == self.gen
+                && r.gen.get() == self.gens[r.class.get() as usize & 1]
                 && r.fresh()
             {
                 return Ok(b);
@@ -204,7 +212,7 @@ impl Cpu {
                 return self.gp(0);
             }
         }
-        let (host, _) = self.fetch_page(lin)?;
+        let (host, _, class) = self.fetch_page(lin)?;
         if host.is_null() {
             return self.decode_single();
         }
@@ -221,7 +229,8 @@ impl Cpu {
                 && r.host2.is_null()
                 && r.fresh()
             {
-                r.gen.set(self.gen);
+                r.class.set(class);
+                r.gen.set(self.gens[class as usize]);
                 return Ok(b);
             }
         }
@@ -240,20 +249,23 @@ impl Cpu {
                 continue;
             }
             if r.host == host && r.rip == self.rip && r.lin == lin && r.mode == self.mode {
+                let mut class = class;
                 if !r.host2.is_null() {
-                    let (h2, _) = self.fetch_page(self.lin_add(lin, r.len as u64 - 1))?;
-                    if h2 as *const u8 != r.host2 {
+                    let (h2, _, c2) = self.fetch_page(self.lin_add(lin, r.len as u64 - 1))?;
+                    class &= c2;
+                    if !std::ptr::eq(h2, r.host2) {
                         i += 1;
                         continue;
                     }
                 }
-                r.gen.set(self.gen);
+                r.class.set(class);
+                r.gen.set(self.gens[class as usize]);
                 self.cache.jump[jump_slot(lin)] = b;
                 return Ok(b);
             }
             i += 1;
         }
-        self.make_block(lin, host, slot)
+        self.make_block(lin, host, slot, class)
     }
 
     pub(crate) fn lin_add(&self, lin: u64, n: u64) -> u64 {
@@ -265,7 +277,7 @@ impl Cpu {
         }
     }
 
-    fn make_block(&mut self, lin: u64, host: *const u8, slot: usize) -> R<*const Block> {
+    fn make_block(&mut self, lin: u64, host: *const u8, slot: usize, class: u8) -> R<*const Block> {
         if self.cache.bytes + self.cache.blocks.len() * size_of::<Block>() > ARENA_LIMIT {
             self.cache.clear();
             self.cache.table = vec![Vec::new(); TABLE];
@@ -281,7 +293,7 @@ impl Cpu {
             let d = match decode_block(self, &buf[..n], MAX_OPS) {
                 Decoded::Ops(d) => d,
                 // The first instruction runs over the page's end.
-                Decoded::Short => return self.crossing_block(lin, host, n, slot),
+                Decoded::Short => return self.crossing_block(lin, host, n, slot, class),
                 Decoded::Bad(e) => return self.raise(e),
             };
             let bits = crate::code::granules(lin as usize, d.len);
@@ -309,7 +321,8 @@ impl Cpu {
                     ver2: 0,
                     verp: &page.version,
                     verp2: &ALWAYS,
-                    gen: Cell::new(self.gen),
+                    gen: Cell::new(self.gens[class as usize]),
+                    class: Cell::new(class),
                     chain: Default::default(),
                 },
                 slot,
@@ -317,9 +330,17 @@ impl Cpu {
         }
     }
 
-    fn crossing_block(&mut self, lin: u64, host: *const u8, first: usize, slot: usize) -> R<*const Block> {
+    fn crossing_block(
+        &mut self,
+        lin: u64,
+        host: *const u8,
+        first: usize,
+        slot: usize,
+        class: u8,
+    ) -> R<*const Block> {
         let second = self.lin_add(lin, first as u64);
-        let (h2, _) = self.fetch_page(second)?;
+        let (h2, _, c2) = self.fetch_page(second)?;
+        let class = class & c2;
         if h2.is_null() {
             return self.decode_single();
         }
@@ -371,7 +392,8 @@ impl Cpu {
                     ver2,
                     verp: &p1.version,
                     verp2: &p2.version,
-                    gen: Cell::new(self.gen),
+                    gen: Cell::new(self.gens[class as usize]),
+                    class: Cell::new(class),
                     chain: Default::default(),
                 },
                 slot,
@@ -401,7 +423,7 @@ impl Cpu {
         let d = loop {
             // Bytes are fetched only as far as the instruction goes: the next page may be absent.
             let l = self.lin_add(lin, have as u64);
-            let (host, phys) = self.fetch_page(l)?;
+            let (host, phys, _) = self.fetch_page(l)?;
             let n = (15 - have).min((PAGE - (l & (PAGE - 1))) as usize);
             if host.is_null() {
                 for i in 0..n {
@@ -434,6 +456,7 @@ impl Cpu {
             verp: &ALWAYS,
             verp2: &ALWAYS,
             gen: Cell::new(0),
+            class: Cell::new(0),
             chain: Default::default(),
         };
         let second = *d.ops.get(1).unwrap_or(&d.ops[0]);

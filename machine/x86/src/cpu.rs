@@ -40,16 +40,23 @@ pub enum Exit {
 }
 
 /// One x86-64 processor.
+#[repr(C)]
 pub struct Cpu {
-    /// RAX.. R15, then a constant zero ([`gpr::ZERO`]).
-    pub regs: [u64; 17],
+    // What nearly every handler touches comes first, within reach of an 8-bit displacement.
     /// Arithmetic flags (see [`Cpu::rflags`] for the whole register).
     pub fl: Flags,
     pub(crate) tlb: *const TlbEntry,
     pub(crate) blk: *const Block,
-    pub(crate) budget: u32,
+    /// Generations of translations: [0] changes with every flush, [1] with those that drop global pages too.
+    pub(crate) gens: [u64; 2],
+    pub(crate) ctl: Arc<RunControl>,
+    /// Instructions entered (counted by block).
+    pub icount: u64,
     /// Valid between blocks; inside a block see [`Cpu::op_rip`].
     pub rip: u64,
+    /// RAX.. R15, then a constant zero ([`gpr::ZERO`]).
+    pub regs: [u64; 17],
+    pub(crate) budget: u32,
     /// Mask of the instruction pointer: 16, 32 or 64 bits.
     pub ip_mask: u64,
     /// CS is a 64-bit code segment (and LMA).
@@ -102,19 +109,15 @@ pub struct Cpu {
     pub inhibit: bool,
     /// Added to the bus' time stamp counter.
     pub tsc_offset: u64,
-    /// Instructions entered (counted by block).
-    pub icount: u64,
     /// Called before an exception or interrupt is delivered (`-d int`).
     pub on_event: Option<fn(&Cpu, Exception)>,
     pub(crate) exit: Option<Exit>,
     pub(crate) stepping: bool,
     /// The instruction just executed suppresses the single-step trap (it loaded TF or SS).
     pub(crate) skip_trap: bool,
-    pub(crate) gen: u64,
     pub(crate) xlat: Tlb,
     pub(crate) cache: BlockCache,
     pub(crate) code: Arc<CodeMap>,
-    pub(crate) ctl: Arc<RunControl>,
     pub(crate) bus: Option<&'static dyn Bus>,
     pub(crate) pages: [(u64, Option<Page>); 64],
 }
@@ -174,7 +177,7 @@ impl Cpu {
             exit: None,
             stepping: false,
             skip_trap: false,
-            gen: 1,
+            gens: [1; 2],
             xlat,
             cache: BlockCache::default(),
             code,
@@ -239,6 +242,11 @@ impl Cpu {
     /// The word through which other threads reach this CPU while it runs.
     pub fn control(&self) -> Arc<RunControl> {
         self.ctl.clone()
+    }
+
+    /// The map of decoded pages this CPU shares (to report DMA to, [`CodeMap::note_write`]).
+    pub fn code_map(&self) -> Arc<CodeMap> {
+        self.code.clone()
     }
 
     /// The bus, inside [`Cpu::run`].
@@ -337,10 +345,16 @@ impl Cpu {
         }
     }
 
+    /// All blocks have to be checked again before they are used.
+    pub(crate) fn bump(&mut self) {
+        self.gens[0] += 1;
+        self.gens[1] += 1;
+    }
+
     /// Drops all translations.
     pub fn flush_tlb_all(&mut self) {
         self.xlat.flush_all();
-        self.gen += 1;
+        self.bump();
         self.pages = [(1, None); 64];
     }
 }

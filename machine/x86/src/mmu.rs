@@ -133,8 +133,8 @@ impl Cpu {
         let long = self.lma();
         let nxe = self.efer & efer::NXE != 0 && pae;
         let reserved = if pae { (ADDR & !self.model.phys_mask()) | if nxe { 0 } else { NX } } else { 0 };
-        let base_err = (access == Access::Write) as u32 * 2
-            | (user as u32) * 4
+        let base_err = ((access == Access::Write) as u32) << 1
+            | (user as u32) << 2
             | if access == Access::Exec && (nxe || self.cr4 & cr4::SMEP != 0) { 16 } else { 0 };
         let (mut level, mut table) = if long {
             (4, self.cr3 & ADDR)
@@ -430,7 +430,7 @@ impl Cpu {
             }
             let ctl = self.ctl.clone();
             self.code.hit(p, lin as usize & 4095, size, Some(&ctl));
-            self.gen += 1;
+            self.bump();
         }
         if p.granules.load(std::sync::atomic::Ordering::SeqCst) == 0 {
             // No code left: the fast path again.
@@ -579,10 +579,11 @@ impl Cpu {
     }
 
     /// Host page for instruction fetch at `lin` (null host: device memory).
-    pub(crate) fn fetch_page(&mut self, lin: u64) -> R<(*mut u8, u64)> {
+    /// Third: 1 if the page is global, else 0.
+    pub(crate) fn fetch_page(&mut self, lin: u64) -> R<(*mut u8, u64, u8)> {
         let user = self.cpl == 3;
         if let Some(e) = self.xlat.lookup_fetch(lin, user) {
-            return Ok((e.host, e.phys & PAGE_MASK));
+            return Ok((e.host, e.phys & PAGE_MASK, (e.phys & flag::GLOBAL != 0) as u8));
         }
         if self.lma() && !Self::canonical(lin) {
             return self.non_canonical(sreg::CS as u8);
@@ -597,7 +598,7 @@ impl Cpu {
         };
         let fl = if m.global { flag::GLOBAL } else { 0 } | if m.large { flag::LARGE } else { 0 };
         self.xlat.fill_fetch(lin, user, host, m.phys | fl);
-        Ok((host, m.phys))
+        Ok((host, m.phys, m.global as u8))
     }
 }
 

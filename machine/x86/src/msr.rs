@@ -171,7 +171,7 @@ impl Cpu {
         self.cr3 = if self.lma() { v & !(1 << 63) } else { v & 0xffff_ffff };
         if self.cr0 & cr0::PG != 0 {
             self.xlat.flush_local();
-            self.gen += 1;
+            self.gens[0] += 1;
         }
     }
 

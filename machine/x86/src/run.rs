@@ -172,7 +172,7 @@ impl Cpu {
                 self.xlat.protect_coded(&self.code);
             }
             if bits & Request::CODE_CHANGED != 0 {
-                self.gen += 1;
+                self.bump();
             }
             self.nmi_pending |= bits & Request::NMI != 0;
             self.smi_pending |= bits & Request::SMI != 0;

@@ -131,6 +131,81 @@ qapi_struct! {
     }
 }
 
+qapi_struct! {
+    /// Arguments of `block_set_io_throttle`.
+    pub struct BlockIoThrottle {
+        /// Drive.
+        device: Option<String>,
+        /// Id or path of the device.
+        id: Option<String>,
+        /// Bytes per second.
+        bps: i64,
+        /// Of reads.
+        bps_rd as "bps_rd": i64,
+        /// Of writes.
+        bps_wr as "bps_wr": i64,
+        /// Operations per second.
+        iops: i64,
+        /// Of reads.
+        iops_rd as "iops_rd": i64,
+        /// Of writes.
+        iops_wr as "iops_wr": i64,
+        /// In a burst.
+        bps_max as "bps_max": Option<i64>,
+        /// Of reads.
+        bps_rd_max as "bps_rd_max": Option<i64>,
+        /// Of writes.
+        bps_wr_max as "bps_wr_max": Option<i64>,
+        /// In a burst.
+        iops_max as "iops_max": Option<i64>,
+        /// Of reads.
+        iops_rd_max as "iops_rd_max": Option<i64>,
+        /// Of writes.
+        iops_wr_max as "iops_wr_max": Option<i64>,
+        /// Seconds of a burst.
+        bps_max_length as "bps_max_length": Option<i64>,
+        /// Of reads.
+        bps_rd_max_length as "bps_rd_max_length": Option<i64>,
+        /// Of writes.
+        bps_wr_max_length as "bps_wr_max_length": Option<i64>,
+        /// Seconds of a burst.
+        iops_max_length as "iops_max_length": Option<i64>,
+        /// Of reads.
+        iops_rd_max_length as "iops_rd_max_length": Option<i64>,
+        /// Of writes.
+        iops_wr_max_length as "iops_wr_max_length": Option<i64>,
+        /// Bytes that count as one operation.
+        iops_size as "iops_size": Option<i64>,
+        /// Drives that share the limits.
+        group: Option<String>,
+    }
+}
+
+pub(crate) fn block_set_io_throttle(cx: &mut MonitorCx<'_, '_>, a: BlockIoThrottle) -> QResult<()> {
+    let drive = find_drive(cx, a.device.as_deref(), a.id.as_deref())?;
+    if !drive.backend.has_medium() {
+        return Err(qerr!("Device '{}' has no medium", drive.backend.name()));
+    }
+    let one = |avg: i64, max: Option<i64>, length: Option<i64>| {
+        // Negative values are as absurd as huge ones and get the same message.
+        let n = |v: i64| u64::try_from(v).unwrap_or(u64::MAX);
+        rqemu_block::Limit { avg: n(avg), max: n(max.unwrap_or(0)), length: n(length.unwrap_or(1)) }
+    };
+    let limits = rqemu_block::Limits {
+        buckets: [
+            one(a.bps, a.bps_max, a.bps_max_length),
+            one(a.bps_rd, a.bps_rd_max, a.bps_rd_max_length),
+            one(a.bps_wr, a.bps_wr_max, a.bps_wr_max_length),
+            one(a.iops, a.iops_max, a.iops_max_length),
+            one(a.iops_rd, a.iops_rd_max, a.iops_rd_max_length),
+            one(a.iops_wr, a.iops_wr_max, a.iops_wr_max_length),
+        ],
+        iops_size: u64::try_from(a.iops_size.unwrap_or(0)).unwrap_or(0),
+    };
+    let group = a.group.or(a.device).or(a.id).unwrap_or_default();
+    cx.m.block.set_limits(&drive.backend, &group, limits).map_err(block_error)
+}
+
 pub(super) fn blockdev_add(cx: &mut MonitorCx<'_, '_>, args: Raw<BlockdevOptions>) -> QResult<()> {
     cx.m.block.blockdev_add(Value::Object(args.map)).map(|_| ()).map_err(block_error)
 }
@@ -175,6 +250,7 @@ pub(crate) struct Facts {
     pub(crate) removable: bool,
     pub(crate) locked: bool,
     pub(crate) tray_open: Option<bool>,
+    pub(crate) io_status: bool,
 }
 
 impl Drive {
@@ -185,13 +261,14 @@ impl Drive {
 
     /// State of the medium; a drive that no device uses may be changed.
     pub(crate) fn facts(&self, cx: &mut MonitorCx<'_, '_>) -> Facts {
-        let free = Facts { removable: true, locked: false, tray_open: None };
+        let free = Facts { removable: true, locked: false, tray_open: None, io_status: true };
         let Some(dev) = self.dev() else { return free };
         let facts = cx.m.with_dev(dev, |d, _| {
             d.block().map(|b| Facts {
                 removable: b.removable(),
                 locked: b.locked(),
                 tray_open: b.tray_open(),
+                io_status: b.io_status(),
             })
         });
         facts.flatten().unwrap_or(Facts { removable: false, ..free })
@@ -219,14 +296,16 @@ pub(crate) fn query_block(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Made<
         let facts = drive.facts(cx);
         let backend = &drive.backend;
         let mut m = Map::new();
-        if drive.user.is_some() && (backend.has_medium() || facts.removable) {
-            m.insert("io-status".into(), "ok".into());
+        if drive.user.is_some() && facts.io_status && (backend.has_medium() || facts.removable) {
+            m.insert("io-status".into(), backend.io_status().into());
         }
         m.insert("device".into(), backend.name().into());
         m.insert("locked".into(), facts.locked.into());
         m.insert("removable".into(), facts.removable.into());
         if let Some(root) = backend.root() {
-            m.insert("inserted".into(), query::device_info(&root, backend.write_cache(), false));
+            let mut info = query::device_info(&root, backend.write_cache(), false);
+            query::add_limits(&mut info, backend);
+            m.insert("inserted".into(), info);
         }
         if let Some((_, who)) = &drive.user {
             m.insert("qdev".into(), who.as_str().into());

@@ -96,6 +96,7 @@ impl Server {
             Kind::Hmp => monitors.add_hmp(&mut lock, chr),
         }
         .unwrap();
+        lock.ready = true;
         drop(lock);
         let thread = std::thread::spawn(move || {
             event_loop.run(&shared, &mut monitors).unwrap();

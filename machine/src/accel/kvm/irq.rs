@@ -10,8 +10,10 @@ use super::ioctl_error;
 use crate::accel::MsiMessage;
 use crate::QResult;
 
-/// First GSI for messages; below are the pins of the controllers.
-const FIRST_MSI: u32 = 24;
+/// Pins of I/O APICs, which have the first GSIs: two chips of 24.
+pub const PINS: u32 = 48;
+/// First GSI for messages of devices.
+const FIRST_MSI: u32 = PINS;
 const MAX_GSI: u32 = 4096;
 
 /// Message routes by GSI.

@@ -8,19 +8,22 @@ mod debug;
 mod irq;
 mod regs;
 mod slots;
+mod stats;
 mod user_irq;
 mod vcpu;
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
+use std::os::fd::AsRawFd;
 use std::os::fd::{FromRawFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use kvm_bindings::{
-    kvm_msi, kvm_msr_entry, kvm_pit_config, kvm_userspace_memory_region, CpuId, Msrs, KVM_PIT_SPEAKER_DUMMY,
+    kvm_clock_data, kvm_msi, kvm_msr_entry, kvm_pit_config, kvm_userspace_memory_region, CpuId, Msrs,
+    KVM_PIT_SPEAKER_DUMMY,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
@@ -62,6 +65,8 @@ pub struct KvmAccel {
     slots: Slots,
     routes: Routes,
     started: bool,
+    /// Open statistics: of the VM, of CPUs by index.
+    stats: HashMap<Option<usize>, std::fs::File>,
     /// State of all vCPUs and controllers right after creation = reset state.
     chips: Option<irq::ChipState>,
     threads: Vec<JoinHandle<()>>,
@@ -71,6 +76,8 @@ pub struct KvmAccel {
     irqfds: HashMap<(DevId, u32), (RawFd, u32)>,
     /// Interrupt controllers in user space, as far as there are any.
     irqs: UserIrqs,
+    /// Frequency of the boot processor's time stamp counter.
+    tsc_khz: Option<u32>,
 }
 
 impl KvmAccel {
@@ -112,12 +119,14 @@ impl KvmAccel {
             slots: Slots::new(max_slots),
             routes: Routes::default(),
             started: false,
+            stats: HashMap::new(),
             chips: None,
             threads: Vec::new(),
             control: None,
             boot: None,
             irqfds: HashMap::new(),
             irqs: UserIrqs::Kernel,
+            tsc_khz: None,
         })
     }
 
@@ -219,8 +228,9 @@ impl KvmAccel {
     }
 
     /// Time stamp counter, CPUID and model-specific registers of a new vCPU.
-    fn set_up_cpu(&self, fd: &VcpuFd, c: &VcpuConfig) -> QResult<()> {
+    fn set_up_cpu(&mut self, fd: &VcpuFd, c: &VcpuConfig) -> QResult<()> {
         let host_khz = fd.get_tsc_khz().unwrap_or(0);
+        self.tsc_khz = c.tsc_khz.or(Some(host_khz)).filter(|khz| *khz != 0);
         if let Some(khz) = c.tsc_khz.filter(|k| *k != host_khz) {
             let scaling = self.kvm.check_extension(Cap::TscControl);
             if !scaling || fd.set_tsc_khz(khz).is_err() {
@@ -229,6 +239,13 @@ impl KvmAccel {
                      and TSC scaling unavailable"
                 ));
             }
+        }
+        // After a reset EDX says what kind of processor it is.
+        if let (Some(id), Ok(mut r)) =
+            (c.cpuid.as_slice().iter().find(|e| e.function == 1).map(|e| e.eax), fd.get_regs())
+        {
+            r.rdx = id.into();
+            fd.set_regs(&r).map_err(|e| ioctl_error("KVM_SET_REGS", e))?;
         }
         let mut cpuid = c.cpuid.clone();
         for e in cpuid.as_mut_slice().iter_mut().filter(|e| e.function == crate::cpu::TIMING_LEAF) {
@@ -310,9 +327,13 @@ impl Accel for KvmAccel {
         }
     }
 
-    fn ioapic_changed(&mut self, entries: &[Option<MsiMessage>]) {
-        self.routes.pins = Some(entries.to_vec());
-        if self.started {
+    fn ioapic_changed(&mut self, first: u32, entries: &[Option<MsiMessage>]) {
+        let Some(pins) = &mut self.routes.pins else { return };
+        let old = pins.clone();
+        for (pin, entry) in pins.iter_mut().skip(first as usize).zip(entries) {
+            *pin = *entry;
+        }
+        if self.started && *pins != old {
             // As with messages: what KVM cannot route is not delivered.
             let _ = self.routes.commit(&self.vm);
         }
@@ -336,6 +357,19 @@ impl Accel for KvmAccel {
         };
         // An MSI to nowhere is dropped, as on hardware.
         let _ = self.vm.signal_msi(m);
+    }
+
+    fn tsc_khz(&mut self) -> Option<u32> {
+        self.tsc_khz
+    }
+
+    fn guest_clock(&mut self) -> Option<u64> {
+        self.vm.get_clock().ok().map(|c| c.clock)
+    }
+
+    fn set_guest_clock(&mut self, ns: u64) {
+        // A KVM without the clock has no guest that looks at it.
+        let _ = self.vm.set_clock(&kvm_clock_data { clock: ns, ..Default::default() });
     }
 
     fn set_intr(&mut self, level: bool) {
@@ -435,6 +469,23 @@ impl Accel for KvmAccel {
     fn cpu_regs(&mut self, index: usize) -> Option<CpuRegs> {
         let control = self.control.clone()?;
         control.run_on(index, |v| v.downcast_mut::<KvmVcpu>().map(|v| regs::read(&v.fd)))?
+    }
+
+    fn stats(&mut self, cpu: Option<usize>) -> Option<Vec<crate::accel::stats::Stat>> {
+        stats::read(self.stats.get(&cpu)?).ok()
+    }
+
+    fn open_stats(&mut self, cpu: Option<usize>) {
+        let opened = match (cpu, self.control.clone()) {
+            (None, _) => stats::open(self.vm.as_raw_fd()).ok(),
+            (Some(i), Some(control)) => control
+                .run_on(i, |v| v.downcast_mut::<KvmVcpu>().and_then(|v| stats::open(v.fd.as_raw_fd()).ok()))
+                .flatten(),
+            _ => None,
+        };
+        if let Some(file) = opened {
+            self.stats.insert(cpu, file);
+        }
     }
 
     fn set_cpu_regs(&mut self, index: usize, r: &CpuRegs) -> bool {

@@ -10,12 +10,12 @@ use kvm_bindings::{kvm_enable_cap, kvm_interrupt, KVMIO, KVM_CAP_SPLIT_IRQCHIP};
 use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
+use super::irq::PINS;
 use super::vcpu::KvmVcpu;
 use super::{ioctl_error, KvmAccel, VcpuConfig};
 use crate::accel::lapic::{pending, ApicBus};
 use crate::accel::{Activity, IrqChip};
 use crate::clock::VirtualClock;
-use crate::devices::legacy::ioapic;
 use crate::shared::Shared;
 use crate::QResult;
 
@@ -61,11 +61,11 @@ impl KvmAccel {
             IrqChip::Split => {
                 let cap = kvm_enable_cap {
                     cap: KVM_CAP_SPLIT_IRQCHIP,
-                    args: [ioapic::PINS as u64, 0, 0, 0],
+                    args: [u64::from(PINS), 0, 0, 0],
                     ..Default::default()
                 };
                 self.vm.enable_cap(&cap).map_err(|e| ioctl_error("KVM_ENABLE_CAP", e))?;
-                self.routes.pins.get_or_insert_with(|| vec![None; ioapic::PINS]);
+                self.routes.pins.get_or_insert_with(|| vec![None; PINS as usize]);
                 self.routes.commit(&self.vm)?;
                 self.irqs = UserIrqs::Split(Arc::default());
             }

@@ -14,7 +14,8 @@ use kvm_ioctls::VcpuFd;
 use super::regs;
 use super::user_irq::UserIrqs;
 use crate::accel::{Activity, DebugStop};
-use crate::cpu::BootRegs;
+use crate::cpu::{BackdoorRegs, BootRegs};
+use crate::devices::misc::vmport;
 use crate::memory::{access, Space};
 use crate::run::{Cause, RunState};
 use crate::shared::Shared;
@@ -144,6 +145,8 @@ impl KvmVcpu {
         };
         shared.vcpus.enter(self.index, Arc::new(kick));
         while shared.vcpus.park(self.index, &mut self) {
+            // The guest's watchdogs learn that it did not run; without a paravirtual clock there is nobody to tell.
+            let _ = self.fd.kvmclock_ctrl();
             while !shared.vcpus.pausing() {
                 if self.prepare_irqs() {
                     self.enter_guest();
@@ -234,14 +237,54 @@ impl KvmVcpu {
         let data = unsafe { std::slice::from_raw_parts_mut(base.add(io.data_offset as usize), size * count) };
         let shared = self.shared.clone();
         let maps = shared.maps.load();
+        let out = u32::from(io.direction) == KVM_EXIT_IO_OUT;
+        if io.port == vmport::PORT && count == 1 && Self::backdoor(&self.fd, self.index, &shared, out, data) {
+            return;
+        }
         for item in data.chunks_exact_mut(size) {
             let (port, mut target) = (u64::from(io.port), &*shared);
-            if u32::from(io.direction) == KVM_EXIT_IO_OUT {
+            if out {
                 access::write(&maps, Space::Io, port, item, &mut target);
             } else {
                 access::read(&maps, Space::Io, port, item, &mut target);
             }
         }
+    }
+
+    /// An access to the VMware port, which works on the processor's registers. `false`: nobody answers there.
+    fn backdoor(fd: &VcpuFd, cpu: usize, shared: &Shared, out: bool, data: &mut [u8]) -> bool {
+        let Ok(mut r) = fd.get_regs() else { return false };
+        let mut b = BackdoorRegs {
+            cpu,
+            eax: r.rax as u32,
+            ebx: r.rbx as u32,
+            ecx: r.rcx as u32,
+            edx: r.rdx as u32,
+            esi: r.rsi as u32,
+            edi: r.rdi as u32,
+        };
+        let before = b;
+        let Some(answer) = shared.lock().vmport_access(&mut b) else { return false };
+        if !out {
+            let n = data.len().min(4);
+            data[..n].copy_from_slice(&answer.to_le_bytes()[..n]);
+        }
+        if b != before {
+            for (reg, old, new) in [
+                (&mut r.rax, before.eax, b.eax),
+                (&mut r.rbx, before.ebx, b.ebx),
+                (&mut r.rcx, before.ecx, b.ecx),
+                (&mut r.rdx, before.edx, b.edx),
+                (&mut r.rsi, before.esi, b.esi),
+                (&mut r.rdi, before.edi, b.edi),
+            ] {
+                if old != new {
+                    *reg = new.into();
+                }
+            }
+            let _ = fd.set_regs(&r);
+        }
+        true
     }
 
     fn mmio(&mut self) {

@@ -109,7 +109,7 @@ impl Bus for GuestBus {
         let FlatKind::Ram { block, readonly } = &r.kind else { return Page::Mmio };
         let offset = r.offset + (addr - r.start);
         // A part of a page, or one that the host's pages do not match, goes the slow way.
-        if r.last - addr < PAGE - 1 || offset % PAGE != 0 || offset + PAGE > block.len() {
+        if r.last - addr < PAGE - 1 || !offset.is_multiple_of(PAGE) || offset + PAGE > block.len() {
             return Page::Mmio;
         }
         // SAFETY: the whole page lies inside the block, as just checked.

@@ -52,8 +52,15 @@ impl DeviceClass for IoapicProps {
         }
         let region = cx.io_region("ioapic", 0x1000, 0, IoSpec::ANY);
         cx.map(Space::Memory, region, BASE, 0);
+        cx.mmio(region);
         cx.gpio("", true, PINS as u32);
-        Ok(Box::new(Ioapic { s: IoapicState::default(), version: self.version, region, pic: None }))
+        Ok(Box::new(Ioapic {
+            s: IoapicState::default(),
+            version: self.version,
+            region,
+            pic: None,
+            gsi_base: 0,
+        }))
     }
 }
 
@@ -80,6 +87,8 @@ pub struct Ioapic {
     version: u8,
     region: RegionId,
     pic: Option<DevId>,
+    /// Global number of input 0.
+    gsi_base: u32,
 }
 
 impl Ioapic {
@@ -91,6 +100,11 @@ impl Ioapic {
     /// The master 8259 that gives the vector of ExtINT entries.
     pub fn set_pic(&mut self, master: DevId) {
         self.pic = Some(master);
+    }
+
+    /// Gives input 0 a global number other than 0 (boards with several).
+    pub fn set_gsi_base(&mut self, base: u32) {
+        self.gsi_base = base;
     }
 
     /// The message that an entry sends.
@@ -132,7 +146,7 @@ impl Ioapic {
         if cx.m.accel.irqchip() == IrqChip::Split && cx.m.irq_chips.ioapics.first() == Some(&cx.dev) {
             let route = |e: &u64| (*e & entry::MASKED == 0).then(|| route(*e, *e & entry::VECTOR));
             let routes: Vec<_> = self.s.redirection.iter().map(route).collect();
-            cx.m.accel.ioapic_changed(&routes);
+            cx.m.accel.ioapic_changed(self.gsi_base, &routes);
         }
     }
 

@@ -6,6 +6,7 @@ pub mod i8259;
 pub mod ioapic;
 pub mod keys;
 pub mod kvm;
+pub mod kvm_clock;
 #[cfg(test)]
 mod oracle;
 pub mod parallel;
@@ -13,6 +14,7 @@ pub mod part;
 pub mod pit;
 pub mod rtc;
 pub mod serial;
+pub mod vapic;
 
 use crate::device::DevId;
 use crate::irq::{IrqChips, IrqSink};

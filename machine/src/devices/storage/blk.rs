@@ -186,6 +186,7 @@ impl Disk {
         }
         cx.event("BLOCK_IO_ERROR", Some(data));
         if action == ErrorAction::Stop {
+            self.backend.set_io_status(error);
             cx.m.run.request_stop(RunState::IoError);
         }
         action

@@ -61,7 +61,7 @@ pub fn guess(disk: &BlockBackend) -> (Chs, Translation) {
     let sectors = disk.len() / 512;
     let mut mbr = [0; 512];
     let table =
-        if sectors > 0 && disk.read_at(0, &mut mbr).is_ok() { from_partitions(sectors, &mbr) } else { None };
+        if sectors > 0 && disk.peek(0, &mut mbr).is_ok() { from_partitions(sectors, &mbr) } else { None };
     match table {
         None => {
             let g = from_size(sectors);

@@ -3,12 +3,15 @@
 
 use std::any::Any;
 
+use rqemu_block::BlockBackend;
+
 use super::core::Transport;
 use super::mmio::VirtioMmio;
 use super::pci::VirtioPciDevice;
 use super::{BuildEnv, ChildBus, VirtioClass, VirtioDevice};
 use crate::device::{BlockFrontend, Cx, DevId, Device, RealizeCx};
 use crate::machine::Machine;
+use crate::net::{NetFrontend, RxFilter};
 use crate::{qerr, QResult};
 
 /// The transport in a device, if it is one.
@@ -44,12 +47,13 @@ pub fn add_child_bus(m: &mut Machine, part: DevId, owner: DevId, b: &ChildBus) {
 pub struct BackendPart {
     transport: DevId,
     block: bool,
+    backend: Option<BlockBackend>,
 }
 
 impl BackendPart {
-    /// Forwards to `transport`.
-    pub fn new(transport: DevId, block: bool) -> Self {
-        Self { transport, block }
+    /// Forwards to `transport`, which will hold `device`.
+    pub fn new(transport: DevId, block: bool, device: &mut dyn VirtioDevice) -> Self {
+        Self { transport, block, backend: device.block().and_then(|b| b.backend()) }
     }
 }
 
@@ -66,13 +70,14 @@ pub fn realize_on_bus<P: VirtioClass>(
     let parent = cx.parent_dev().ok_or_else(|| qerr!("device has no parent bus"))?;
     let who = cx.m().tree.path(dev);
     let features = props.common().features()?;
-    let device = props.build(cx, &BuildEnv { who, cpus: 1 })?;
+    let mut device = props.build(cx, &BuildEnv { who, cpus: 1 })?;
     let child_bus = device.child_bus();
+    let part = BackendPart::new(parent, block, &mut *device);
     cx.attach_to_parent(Box::new(NewVirtio { device, features }))?;
     if let Some(b) = child_bus {
         add_child_bus(cx.m(), dev, dev, &b);
     }
-    Ok(Box::new(BackendPart::new(parent, block)))
+    Ok(Box::new(part))
 }
 
 /// What a device hands to its transport.
@@ -93,6 +98,9 @@ impl Device for BackendPart {
             None
         }
     }
+    fn net(&mut self) -> Option<&mut dyn NetFrontend> {
+        Some(self)
+    }
     fn unrealize(&mut self, cx: &mut Cx<'_>) {
         // On PCI the transport goes away with it; on MMIO it stays and is told.
         let (dev, bus) = (cx.dev, cx.m.tree.get(cx.dev).and_then(|n| n.parent_bus));
@@ -108,6 +116,9 @@ impl Device for BackendPart {
 }
 
 impl BlockFrontend for BackendPart {
+    fn backend(&self) -> Option<BlockBackend> {
+        self.backend.clone()
+    }
     fn resized(&mut self, cx: &mut Cx<'_>) {
         cx.call(self.transport, |d, cx| {
             if let Some(t) = transport(d) {
@@ -117,5 +128,37 @@ impl BlockFrontend for BackendPart {
                 super::core::config_changed(t, cx);
             }
         });
+    }
+}
+
+impl BackendPart {
+    fn on_net<R>(
+        &self,
+        cx: &mut Cx<'_>,
+        f: impl FnOnce(&mut dyn NetFrontend, &mut Cx<'_>) -> R,
+    ) -> Option<R> {
+        cx.call(self.transport, |d, cx| d.net().map(|n| f(n, cx)))?
+    }
+}
+
+/// Over MMIO the back end knows the card by this part.
+impl NetFrontend for BackendPart {
+    fn can_receive(&mut self, _queue: u32) -> bool {
+        true
+    }
+    fn receive(&mut self, cx: &mut Cx<'_>, queue: u32, frame: &[u8]) -> bool {
+        self.on_net(cx, |n, cx| n.receive(cx, queue, frame)).unwrap_or(false)
+    }
+    fn sent(&mut self, cx: &mut Cx<'_>, queue: u32) {
+        self.on_net(cx, |n, cx| n.sent(cx, queue));
+    }
+    fn link_changed(&mut self, cx: &mut Cx<'_>, up: bool) {
+        self.on_net(cx, |n, cx| n.link_changed(cx, up));
+    }
+    fn announce(&mut self, cx: &mut Cx<'_>) {
+        self.on_net(cx, |n, cx| n.announce(cx));
+    }
+    fn rx_filter(&mut self, cx: &mut Cx<'_>) -> Option<RxFilter> {
+        self.on_net(cx, |n, cx| n.rx_filter(cx))?
     }
 }

@@ -363,7 +363,7 @@ impl Mini {
                     0 | 1 => t >= c.reload as u64,
                     _ => t % c.reload as u64 * 2 < c.reload as u64,
                 };
-                d.gate | (out as u8) << 5 | ((self.start.elapsed().as_micros() / 15 & 1) as u8) << 4
+                d.gate | (out as u8) << 5 | (((self.start.elapsed().as_micros() / 15) & 1) as u8) << 4
             }
             0x71 => match d.cmos {
                 0x0a => 0x26,

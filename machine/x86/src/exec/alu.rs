@@ -65,6 +65,21 @@ alu! {
 }
 
 handler! {
+    pub fn rr_quiet<O: Alu, T: Int>(cpu, op) {
+        let (r, _) = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]), cpu.reg::<T>(op.r[1]));
+        cpu.set_reg(op.r[0], r);
+        Ok(())
+    }
+    pub fn ri_quiet<O: Alu, T: Int>(cpu, op) {
+        let (r, _) = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]), T::from_u64(op.imm));
+        cpu.set_reg(op.r[0], r);
+        Ok(())
+    }
+    pub fn un_r_quiet<O: Unary, T: Int>(cpu, op) {
+        let (r, _) = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]));
+        cpu.set_reg(op.r[0], r);
+        Ok(())
+    }
     pub fn rr<O: Alu, T: Int>(cpu, op) {
         let (r, f) = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]), cpu.reg::<T>(op.r[1]));
         cpu.fl = f;
@@ -301,6 +316,28 @@ reads! {
             cpu.set_reg(op.r[0], r);
         }
     }
+}
+
+/// MOV reg, reg and an operation of that register with another one. `QUIET`: without flags.
+pub fn mov_then_rr<O: Alu, T: Int, const QUIET: bool>(cpu: &mut Cpu, op: &Op) -> Next {
+    let n = super::following(op);
+    let (r, f) = O::calc(cpu.fl, cpu.reg::<T>(op.r[1]), cpu.reg::<T>(n.r[1]));
+    if !QUIET {
+        cpu.fl = f;
+    }
+    cpu.set_reg(op.r[0], r);
+    super::next(cpu, n)
+}
+
+/// MOV reg, reg and an operation of that register with an immediate.
+pub fn mov_then_ri<O: Alu, T: Int, const QUIET: bool>(cpu: &mut Cpu, op: &Op) -> Next {
+    let n = super::following(op);
+    let (r, f) = O::calc(cpu.fl, cpu.reg::<T>(op.r[1]), T::from_u64(n.imm));
+    if !QUIET {
+        cpu.fl = f;
+    }
+    cpu.set_reg(op.r[0], r);
+    super::next(cpu, n)
 }
 
 #[inline(always)]

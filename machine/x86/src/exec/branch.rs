@@ -1,5 +1,6 @@
 //! Control transfers inside a code segment.
 
+use super::alu::Alu;
 use super::mov::Cond;
 use super::{chain, fail, Int, Next, Op};
 use crate::cpu::Cpu;
@@ -18,13 +19,51 @@ pub fn jmp(cpu: &mut Cpu, op: &Op) -> Next {
     chain(cpu, 0)
 }
 
+/// What a Jcc does once its condition is known.
+#[inline(always)]
+fn jump_if(cpu: &mut Cpu, op: &Op, taken: bool) -> Next {
+    if taken {
+        cpu.rip = op.imm;
+        chain(cpu, 0)
+    } else {
+        cpu.rip = op.disp;
+        chain(cpu, 1)
+    }
+}
+
+/// CMP/TEST of two registers and Jcc.
+pub fn cmp_rr_jcc<O: Alu, T: Int, C: Cond>(cpu: &mut Cpu, op: &Op) -> Next {
+    let f = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]), cpu.reg::<T>(op.r[1])).1;
+    cpu.fl = f;
+    jump_if(cpu, super::following(op), f.cond(C::CC))
+}
+
+/// CMP/TEST of a register with an immediate and Jcc.
+pub fn cmp_ri_jcc<O: Alu, T: Int, C: Cond>(cpu: &mut Cpu, op: &Op) -> Next {
+    let f = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]), T::from_u64(op.imm)).1;
+    cpu.fl = f;
+    jump_if(cpu, super::following(op), f.cond(C::CC))
+}
+
+/// CMP/TEST of plain memory with an immediate and Jcc.
+pub fn cmp_mi_jcc<O: Alu, T: Int, C: Cond>(cpu: &mut Cpu, op: &Op) -> Next {
+    let lin = cpu.ea_raw(op);
+    let Some(p) = cpu.host_r(lin, T::BYTES) else {
+        return super::alu::mi::<O, T>(cpu, op);
+    };
+    // SAFETY: the TLB entry vouches for the page.
+    let f = O::calc(cpu.fl, unsafe { super::mem::load::<T>(p) }, T::from_u64(op.imm)).1;
+    cpu.fl = f;
+    jump_if(cpu, super::following(op), f.cond(C::CC))
+}
+
 /// Jcc.
 pub fn jcc<C: Cond>(cpu: &mut Cpu, op: &Op) -> Next {
     if cpu.fl.cond(C::CC) {
         cpu.rip = op.imm;
         chain(cpu, 0)
     } else {
-        cpu.rip = cpu.op_next_rip(op);
+        cpu.rip = op.disp;
         chain(cpu, 1)
     }
 }
@@ -35,7 +74,7 @@ pub fn call64(cpu: &mut Cpu, op: &Op) -> Next {
     let Some(p) = cpu.host_w(sp, 8) else {
         return call::<u64>(cpu, op);
     };
-    let ret = cpu.op_next_rip(op);
+    let ret = op.disp;
     // SAFETY: the TLB entry vouches for the page.
     unsafe { super::mem::store(p, ret) };
     cpu.regs[gpr::RSP] = sp;

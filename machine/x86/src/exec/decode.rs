@@ -44,6 +44,8 @@ pub fn decode_block(cpu: &Cpu, bytes: &[u8], max: usize) -> Decoded {
     let mut ops = Vec::with_capacity(max.min(16) + 1);
     let mut len = 0;
     let mut ended = false;
+    let mut sel: Vec<Select> = Vec::with_capacity(max.min(16));
+    let mut facts: Vec<Facts> = Vec::with_capacity(max.min(16));
     while ops.len() < max && len < bytes.len() {
         decoder.decode_out(&mut insn);
         if insn.is_invalid() {
@@ -63,10 +65,16 @@ pub fn decode_block(cpu: &Cpu, bytes: &[u8], max: usize) -> Decoded {
         let s = choose(cpu, &insn);
         ops.push(make(cpu, &insn, len, s.f));
         len += insn.len();
-        if s.ends {
+        let ends = s.ends;
+        facts.push(Facts::of(&insn, &s));
+        sel.push(s);
+        if ends {
             ended = true;
             break;
         }
+    }
+    if max > 1 {
+        improve(&mut ops, &sel, &facts);
     }
     let count = ops.len() as u16;
     if !ended {
@@ -75,6 +83,102 @@ pub fn decode_block(cpu: &Cpu, bytes: &[u8], max: usize) -> Decoded {
         ops.push(end);
     }
     Decoded::Ops(Run { ops, len, count })
+}
+
+/// What the flags pass needs to know about an instruction.
+struct Facts {
+    /// It overwrites all arithmetic flags.
+    kills: bool,
+    /// It may fault, reads flags, or ends the block: the flags before it must be right.
+    looks: bool,
+    /// Condition code of a Jcc.
+    jcc: Option<u8>,
+    /// MOV between general registers: their size in bytes, else 0.
+    mov: u8,
+}
+
+impl Facts {
+    fn of(insn: &Instruction, s: &Select) -> Self {
+        use iced_x86::RflagsBits as B;
+        let all = B::OF | B::SF | B::ZF | B::AF | B::CF | B::PF;
+        let jcc = if insn.is_jcc_short_or_near() { super::select::condition(insn) } else { None };
+        // Only instructions with a `quiet` form and plain moves are known not to fault.
+        let pure = s.quiet.is_some() || (s.fused.is_some() && !has_memory(insn)) || is_register_move(insn);
+        let written = insn.rflags_modified();
+        let mov = if insn.mnemonic() == Mnemonic::Mov
+            && is_register_move(insn)
+            && insn.op1_kind() == OpKind::Register
+        {
+            insn.op0_register().size() as u8
+        } else {
+            0
+        };
+        Self { mov, kills: pure && written & all == all, looks: !pure || insn.rflags_read() & all != 0, jcc }
+    }
+}
+
+fn has_memory(insn: &Instruction) -> bool {
+    (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory)
+}
+
+fn is_register_move(insn: &Instruction) -> bool {
+    match insn.mnemonic() {
+        Mnemonic::Lea => true,
+        Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd => {
+            !has_memory(insn)
+                && (0..insn.op_count())
+                    .all(|i| insn.op_kind(i) != OpKind::Register || insn.op_register(i).is_gpr())
+        }
+        Mnemonic::Bswap => true,
+        _ => false,
+    }
+}
+
+/// The handler that does MOV `a` and operation `b` at once, if they belong together.
+fn after_mov(a: &Op, b: &Op, size: u8, sel: &Select, quiet: bool) -> Option<super::Handler> {
+    let m = sel.after_mov?;
+    if size != m.size || a.r[0] != b.r[0] || (m.reg && b.r[1] == a.r[0]) {
+        return None;
+    }
+    if quiet {
+        Some(m.quiet)
+    } else {
+        m.full
+    }
+}
+
+/// Leaves out flags that nobody can see, and joins compares with their jumps.
+fn improve(ops: &mut [Op], sel: &[Select], facts: &[Facts]) {
+    let n = sel.len().min(ops.len());
+    let mut live = true;
+    let mut quiet = [false; crate::block::MAX_OPS];
+    for i in (0..n).rev() {
+        if !live {
+            if let Some(q) = sel[i].quiet {
+                ops[i].f = q;
+                quiet[i] = true;
+            }
+        }
+        if facts[i].looks {
+            live = true;
+        } else if facts[i].kills {
+            live = false;
+        }
+    }
+    let mut i = 0;
+    while i + 1 < n {
+        if let Some(h) = after_mov(&ops[i], &ops[i + 1], facts[i].mov, &sel[i + 1], quiet[i + 1]) {
+            ops[i].f = h;
+            // The second operation is done; it cannot start another pair.
+            i += 1;
+        }
+        i += 1;
+    }
+    if n >= 2 {
+        if let (Some(f), Some(cc)) = (sel[n - 2].fused, facts[n - 1].jcc) {
+            ops[n - 2].f = f(cc);
+        }
+    }
 }
 
 fn choose(cpu: &Cpu, insn: &Instruction) -> Select {
@@ -88,7 +192,7 @@ fn choose(cpu: &Cpu, insn: &Instruction) -> Select {
     }
     match crate::fp::lookup(insn.code()) {
         Some(f) => match fp_gate(cpu, insn) {
-            None => Select { f, ends: false },
+            None => Select::go(f),
             Some(s) => s,
         },
         None => Select::end(misc::undefined),
@@ -304,6 +408,10 @@ fn make(cpu: &Cpu, insn: &Instruction, off: usize, f: super::Handler) -> Op {
         size = mem_size;
     }
     op.size = size;
+    if op.flags & Op::MEM == 0 {
+        // Without memory operand the field holds the address of the next instruction.
+        op.disp = (insn.next_ip()) & cpu.ip_mask;
+    }
     if insn.code().op_code().encoding() != iced_x86::EncodingKind::Legacy {
         op.flags |= Op::VEX;
         if insn.code().op_code().l() == 1 || insn.memory_size().size() == 32 {

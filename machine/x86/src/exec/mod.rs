@@ -131,6 +131,13 @@ pub fn next(cpu: &mut Cpu, op: &Op) -> Next {
     (n.f)(cpu, n)
 }
 
+/// The operation after `op`, for handlers that do the work of two.
+#[inline(always)]
+pub fn following(op: &Op) -> &Op {
+    // SAFETY: the decoder only fuses an operation that has its partner right after it.
+    unsafe { &*(op as *const Op).add(1) }
+}
+
 /// Goes to the block in chain slot `slot` of the current one if that is known to be right and nothing is requested;
 /// else leaves it to the loop. `cpu.rip` is its start.
 #[inline(always)]
@@ -138,7 +145,11 @@ pub fn chain(cpu: &mut Cpu, slot: usize) -> Next {
     // SAFETY: the current block and what it is chained to are alive (the cache is only cleared as a whole, in the loop).
     unsafe {
         let b = (*cpu.blk).chain[slot].get();
-        if !b.is_null() && (*b).gen.get() == cpu.gen && cpu.budget != 0 && !cpu.ctl.any() {
+        if !b.is_null()
+            && (*b).gen.get() == cpu.gens[(*b).class.get() as usize & 1]
+            && cpu.budget != 0
+            && !cpu.ctl.any()
+        {
             return enter(cpu, b);
         }
     }

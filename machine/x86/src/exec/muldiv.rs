@@ -1,6 +1,6 @@
 //! Multiplication and division.
 
-use super::{Int, Op};
+use super::{Int, Next, Op};
 use crate::cpu::Cpu;
 use crate::fault::{Exception, R};
 use crate::flags::Flags;
@@ -53,6 +53,18 @@ handler! {
     pub fn imul3<T: Int>(cpu, op) {
         let a = src::<T>(cpu, op, 1)?;
         signed::<T>(cpu, op, a, T::from_u64(op.imm));
+        Ok(())
+    }
+    /// Registers only.
+    pub fn imul2_quiet<T: Int>(cpu, op) {
+        let p = cpu.reg::<T>(op.r[0]).to_u64().wrapping_mul(cpu.reg::<T>(op.r[1]).to_u64());
+        cpu.set_reg(op.r[0], T::from_u64(p));
+        Ok(())
+    }
+    /// Registers only.
+    pub fn imul3_quiet<T: Int>(cpu, op) {
+        let p = cpu.reg::<T>(op.r[1]).to_u64().wrapping_mul(op.imm);
+        cpu.set_reg(op.r[0], T::from_u64(p));
         Ok(())
     }
     pub fn div<T: Int>(cpu, op) {
@@ -128,4 +140,12 @@ fn signed<T: Int>(cpu: &mut Cpu, op: &Op, a: T, b: T) {
     let o = wide || r.sext() as i64 != p;
     cpu.set_reg(op.r[0], r);
     cpu.fl = Flags::with_cf_of(r.sext(), o, o);
+}
+
+/// MOV reg, reg and IMUL of that register with another one, flags unseen.
+pub fn mov_then_imul<T: Int>(cpu: &mut Cpu, op: &Op) -> Next {
+    let n = super::following(op);
+    let p = cpu.reg::<T>(op.r[1]).to_u64().wrapping_mul(cpu.reg::<T>(n.r[1]).to_u64());
+    cpu.set_reg(op.r[0], T::from_u64(p));
+    super::next(cpu, n)
 }

@@ -15,16 +15,44 @@ pub struct Select {
     pub f: Handler,
     /// It does not call the next operation.
     pub ends: bool,
+    /// The same without computing flags, for when the next instructions overwrite them unseen.
+    pub quiet: Option<Handler>,
+    /// For CMP and TEST: the same and the conditional jump after it in one, by condition code.
+    pub fused: Option<fn(u8) -> Handler>,
+    /// MOV reg, reg to the destination and then this, in one: with and (if it exists) without flags.
+    pub after_mov: Option<AfterMov>,
+}
+
+/// See [`Select::after_mov`].
+#[derive(Clone, Copy)]
+pub struct AfterMov {
+    /// Operand size in bytes.
+    pub size: u8,
+    /// Operand 1 is a register.
+    pub reg: bool,
+    /// With flags.
+    pub full: Option<Handler>,
+    /// Flags unseen.
+    pub quiet: Handler,
 }
 
 impl Select {
     /// A handler that falls through.
     pub fn go(f: Handler) -> Self {
-        Self { f, ends: false }
+        Self { f, ends: false, quiet: None, fused: None, after_mov: None }
     }
     /// A handler that ends the block.
     pub fn end(f: Handler) -> Self {
-        Self { f, ends: true }
+        Self { f, ends: true, quiet: None, fused: None, after_mov: None }
+    }
+}
+
+impl Select {
+    fn quiet(self, q: Option<Handler>) -> Self {
+        Self { quiet: q, ..self }
+    }
+    fn after_mov(self, m: Option<AfterMov>) -> Self {
+        Self { after_mov: m, ..self }
     }
 }
 
@@ -139,6 +167,113 @@ fn alu_select<O: alu::Alu>(insn: &Instruction) -> Handler {
     }
 }
 
+fn alu_quiet<O: alu::Alu>(insn: &Instruction) -> Option<Handler> {
+    let size = size_of_operand(insn, 0);
+    match (insn.op0_kind(), insn.op1_kind()) {
+        (OpKind::Register, OpKind::Register) => wide_or(size, || wide!(size, alu::rr_quiet, O)),
+        (OpKind::Register, k) if is_imm(k) => wide_or(size, || wide!(size, alu::ri_quiet, O)),
+        _ => None,
+    }
+}
+
+macro_rules! after {
+    ($size:expr, $reg:expr, $($p:ident)::+, $o:ident) => {
+        if $size == 8 {
+            AfterMov {
+                size: 8,
+                reg: $reg,
+                full: Some($($p)::+::<$o, u64, false>),
+                quiet: $($p)::+::<$o, u64, true>,
+            }
+        } else {
+            AfterMov {
+                size: 4,
+                reg: $reg,
+                full: Some($($p)::+::<$o, u32, false>),
+                quiet: $($p)::+::<$o, u32, true>,
+            }
+        }
+    };
+}
+
+fn alu_after_mov<O: alu::Alu>(insn: &Instruction) -> Option<AfterMov> {
+    let size = size_of_operand(insn, 0);
+    alu_quiet::<O>(insn)?;
+    Some(if insn.op1_kind() == OpKind::Register {
+        after!(size, true, alu::mov_then_rr, O)
+    } else {
+        after!(size, false, alu::mov_then_ri, O)
+    })
+}
+
+fn shift_after_mov<O: shift::Shift>(insn: &Instruction) -> Option<AfterMov> {
+    let size = size_of_operand(insn, 0);
+    shift_quiet::<O>(insn)?;
+    Some(after!(size, false, shift::mov_then_imm, O))
+}
+
+fn wide_or(size: usize, f: impl Fn() -> Handler) -> Option<Handler> {
+    (size > 2).then(f)
+}
+
+fn unary_quiet<O: alu::Unary>(insn: &Instruction) -> Option<Handler> {
+    let size = size_of_operand(insn, 0);
+    if insn.op0_kind() != OpKind::Register {
+        return None;
+    }
+    wide_or(size, || wide!(size, alu::un_r_quiet, O))
+}
+
+fn shift_quiet<O: shift::Shift>(insn: &Instruction) -> Option<Handler> {
+    let size = size_of_operand(insn, 0);
+    let mask = if size == 8 { 63 } else { 31 };
+    if insn.op0_kind() != OpKind::Register || !is_imm(insn.op1_kind()) || insn.immediate(1) & mask == 0 {
+        return None;
+    }
+    wide_or(size, || wide!(size, shift::r_imm_quiet, O))
+}
+
+/// CMP or TEST of registers, or of plain memory with an immediate, together with Jcc.
+fn fused_select<O: alu::Alu>(insn: &Instruction) -> Option<fn(u8) -> Handler> {
+    let size = size_of_operand(insn, 0);
+    match (insn.op0_kind(), insn.op1_kind()) {
+        (OpKind::Register, OpKind::Register) => Some(match size {
+            1 => fused_rr::<O, u8>,
+            2 => return None,
+            4 => fused_rr::<O, u32>,
+            _ => fused_rr::<O, u64>,
+        }),
+        (OpKind::Register, k) if is_imm(k) => Some(match size {
+            1 => fused_ri::<O, u8>,
+            2 => return None,
+            4 => fused_ri::<O, u32>,
+            _ => fused_ri::<O, u64>,
+        }),
+        (OpKind::Memory, k) if is_imm(k) && plain(insn) => Some(match size {
+            1 => fused_mi::<O, u8>,
+            2 => return None,
+            4 => fused_mi::<O, u32>,
+            _ => fused_mi::<O, u64>,
+        }),
+        _ => None,
+    }
+}
+
+macro_rules! fused {
+    ($($name:ident $handler:ident),*) => {$(
+        fn $name<O: alu::Alu, T: super::Int>(cc: u8) -> Handler {
+            use super::mov::*;
+            macro_rules! pick {
+                ($c:ident) => {
+                    branch::$handler::<O, T, $c> as Handler
+                };
+            }
+            by_cond!(cc, pick)
+        }
+    )*};
+}
+fused!(fused_rr cmp_rr_jcc, fused_ri cmp_ri_jcc, fused_mi cmp_mi_jcc);
+
 fn unary_select<O: alu::Unary>(insn: &Instruction) -> Handler {
     let size = size_of_operand(insn, 0);
     match insn.op0_kind() {
@@ -245,7 +380,7 @@ fn extend_select(insn: &Instruction, signed: bool) -> Handler {
     }
 }
 
-fn condition(insn: &Instruction) -> Option<u8> {
+pub(super) fn condition(insn: &Instruction) -> Option<u8> {
     use iced_x86::ConditionCode as C;
     Some(match insn.condition_code() {
         C::None => return None,
@@ -318,24 +453,64 @@ pub fn select(cpu: &Cpu, insn: &Instruction) -> Option<Select> {
     let go = |f: Handler| Some(Select::go(f));
     let m = insn.mnemonic();
     match m {
-        M::Add => go(alu_select::<Add>(insn)),
-        M::Or => go(alu_select::<Or>(insn)),
+        M::Add => Some(
+            Select::go(alu_select::<Add>(insn))
+                .quiet(alu_quiet::<Add>(insn))
+                .after_mov(alu_after_mov::<Add>(insn)),
+        ),
+        M::Or => Some(
+            Select::go(alu_select::<Or>(insn))
+                .quiet(alu_quiet::<Or>(insn))
+                .after_mov(alu_after_mov::<Or>(insn)),
+        ),
         M::Adc => go(alu_select::<Adc>(insn)),
         M::Sbb => go(alu_select::<Sbb>(insn)),
-        M::And => go(alu_select::<And>(insn)),
-        M::Sub => go(alu_select::<Sub>(insn)),
-        M::Xor => go(alu_select::<Xor>(insn)),
-        M::Cmp => go(alu_select::<Cmp>(insn)),
-        M::Test => go(alu_select::<Test>(insn)),
-        M::Inc => go(unary_select::<Inc>(insn)),
-        M::Dec => go(unary_select::<Dec>(insn)),
-        M::Neg => go(unary_select::<Neg>(insn)),
+        M::And => Some(
+            Select::go(alu_select::<And>(insn))
+                .quiet(alu_quiet::<And>(insn))
+                .after_mov(alu_after_mov::<And>(insn)),
+        ),
+        M::Sub => Some(
+            Select::go(alu_select::<Sub>(insn))
+                .quiet(alu_quiet::<Sub>(insn))
+                .after_mov(alu_after_mov::<Sub>(insn)),
+        ),
+        M::Xor => Some(
+            Select::go(alu_select::<Xor>(insn))
+                .quiet(alu_quiet::<Xor>(insn))
+                .after_mov(alu_after_mov::<Xor>(insn)),
+        ),
+        M::Cmp => Some(Select { fused: fused_select::<Cmp>(insn), ..Select::go(alu_select::<Cmp>(insn)) }),
+        M::Test => Some(Select { fused: fused_select::<Test>(insn), ..Select::go(alu_select::<Test>(insn)) }),
+        M::Inc => Some(Select::go(unary_select::<Inc>(insn)).quiet(unary_quiet::<Inc>(insn))),
+        M::Dec => Some(Select::go(unary_select::<Dec>(insn)).quiet(unary_quiet::<Dec>(insn))),
+        M::Neg => Some(Select::go(unary_select::<Neg>(insn)).quiet(unary_quiet::<Neg>(insn))),
         M::Not => go(unary_select::<Not>(insn)),
-        M::Shl | M::Sal => go(shift_select::<Shl>(insn)),
-        M::Shr => go(shift_select::<Shr>(insn)),
-        M::Sar => go(shift_select::<Sar>(insn)),
-        M::Rol => go(shift_select::<Rol>(insn)),
-        M::Ror => go(shift_select::<Ror>(insn)),
+        M::Shl | M::Sal => Some(
+            Select::go(shift_select::<Shl>(insn))
+                .quiet(shift_quiet::<Shl>(insn))
+                .after_mov(shift_after_mov::<Shl>(insn)),
+        ),
+        M::Shr => Some(
+            Select::go(shift_select::<Shr>(insn))
+                .quiet(shift_quiet::<Shr>(insn))
+                .after_mov(shift_after_mov::<Shr>(insn)),
+        ),
+        M::Sar => Some(
+            Select::go(shift_select::<Sar>(insn))
+                .quiet(shift_quiet::<Sar>(insn))
+                .after_mov(shift_after_mov::<Sar>(insn)),
+        ),
+        M::Rol => Some(
+            Select::go(shift_select::<Rol>(insn))
+                .quiet(shift_quiet::<Rol>(insn))
+                .after_mov(shift_after_mov::<Rol>(insn)),
+        ),
+        M::Ror => Some(
+            Select::go(shift_select::<Ror>(insn))
+                .quiet(shift_quiet::<Ror>(insn))
+                .after_mov(shift_after_mov::<Ror>(insn)),
+        ),
         M::Rcl => go(shift_select::<Rcl>(insn)),
         M::Rcr => go(shift_select::<Rcr>(insn)),
         M::Shld => go(wide!(size_of_operand(insn, 0), shift::shld)),
@@ -389,8 +564,11 @@ fn select_more(cpu: &Cpu, insn: &Instruction, m: M) -> Option<Select> {
         M::Idiv => go(sized!(s0(), muldiv::idiv)),
         M::Imul => match insn.op_count() {
             1 => go(sized!(s0(), muldiv::imul1)),
-            2 => go(wide!(s0(), muldiv::imul2)),
-            _ => go(wide!(s0(), muldiv::imul3)),
+            2 => Some(
+                imul_select(insn, wide!(s0(), muldiv::imul2), wide!(s0(), muldiv::imul2_quiet))
+                    .after_mov(imul_after_mov(insn)),
+            ),
+            _ => Some(imul_select(insn, wide!(s0(), muldiv::imul3), wide!(s0(), muldiv::imul3_quiet))),
         },
         M::Mulx if s0() == 4 => go(muldiv::mulx32),
         M::Mulx => go(muldiv::mulx64),
@@ -499,6 +677,21 @@ fn select_more(cpu: &Cpu, insn: &Instruction, m: M) -> Option<Select> {
         M::Bound => go(wide!(s0(), stack::bound)),
         _ => conditional(insn).or_else(|| select_control(insn, m)),
     }
+}
+
+fn imul_after_mov(insn: &Instruction) -> Option<AfterMov> {
+    if insn.op1_kind() != OpKind::Register {
+        return None;
+    }
+    match size_of_operand(insn, 0) {
+        8 => Some(AfterMov { size: 8, reg: true, full: None, quiet: muldiv::mov_then_imul::<u64> }),
+        4 => Some(AfterMov { size: 4, reg: true, full: None, quiet: muldiv::mov_then_imul::<u32> }),
+        _ => None,
+    }
+}
+
+fn imul_select(insn: &Instruction, f: Handler, quiet: Handler) -> Select {
+    Select::go(f).quiet((insn.op1_kind() == OpKind::Register).then_some(quiet))
 }
 
 fn push_select(insn: &Instruction) -> Option<Select> {

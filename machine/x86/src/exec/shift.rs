@@ -1,6 +1,6 @@
 //! Shifts and rotates.
 
-use super::{Int, Op};
+use super::{Int, Next, Op};
 use crate::cpu::Cpu;
 use crate::fault::R;
 use crate::flags::Flags;
@@ -129,6 +129,12 @@ handler! {
     pub fn r_imm<O: Shift, T: Int>(cpu, op) {
         reg::<O, T>(cpu, op, mask::<T>(op.imm8()))
     }
+    /// The count is not zero.
+    pub fn r_imm_quiet<O: Shift, T: Int>(cpu, op) {
+        let (r, _) = O::calc(cpu.fl, cpu.reg::<T>(op.r[0]), mask::<T>(op.imm8()));
+        cpu.set_reg(op.r[0], r);
+        Ok(())
+    }
     pub fn r_cl<O: Shift, T: Int>(cpu, op) {
         let n = cpu.regs[gpr::RCX] as u8;
         reg::<O, T>(cpu, op, mask::<T>(n))
@@ -188,4 +194,15 @@ fn double_calc<T: Int>(cpu: &mut Cpu, a: T, b: T, n: u32, left: bool) -> T {
     let of = msb::<T>(t.to_u64()) != msb::<T>(a.to_u64());
     cpu.fl = Flags::with_cf_of(t.sext(), cf, of);
     t
+}
+
+/// MOV reg, reg and a shift of that register by an immediate that is not zero. `QUIET`: without flags.
+pub fn mov_then_imm<O: Shift, T: Int, const QUIET: bool>(cpu: &mut Cpu, op: &Op) -> Next {
+    let n = super::following(op);
+    let (r, f) = O::calc(cpu.fl, cpu.reg::<T>(op.r[1]), mask::<T>(n.imm8()));
+    if !QUIET {
+        cpu.fl = f;
+    }
+    cpu.set_reg(op.r[0], r);
+    super::next(cpu, n)
 }

@@ -394,7 +394,7 @@ handler_recheck! {
         let lin = if op.has(Op::PLAIN) { cpu.ea(op) } else { cpu.segs[op.seg as usize].base.wrapping_add(cpu.ea(op)) };
         let lin = if cpu.long_code { lin } else { lin & 0xffff_ffff };
         cpu.xlat.flush_page(lin);
-        cpu.gen += 1;
+        cpu.bump();
         Ok(())
     }
     pub fn invpcid(cpu, op) {
@@ -407,15 +407,15 @@ handler_recheck! {
                     return cpu.gp(0);
                 }
                 cpu.xlat.flush_page(d[1]);
-                cpu.gen += 1;
+                cpu.bump();
             }
             1 | 3 => {
                 cpu.xlat.flush_local();
-                cpu.gen += 1;
+                cpu.bump();
             }
             2 => {
                 cpu.xlat.flush_all();
-                cpu.gen += 1;
+                cpu.bump();
             }
             _ => return cpu.gp(0),
         }
@@ -429,9 +429,7 @@ handler_recheck! {
     }
     pub fn swapgs(cpu, _op) {
         cpu.need_cpl0()?;
-        let b = cpu.segs[sreg::GS].base;
-        cpu.segs[sreg::GS].base = cpu.msrs.kernel_gs_base;
-        cpu.msrs.kernel_gs_base = b;
+        std::mem::swap(&mut cpu.segs[sreg::GS].base, &mut cpu.msrs.kernel_gs_base);
         Ok(())
     }
     pub fn clac(cpu, _op) {

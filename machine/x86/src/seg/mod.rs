@@ -142,7 +142,7 @@ impl Cpu {
             s.sel = sel;
             s.base = (sel as u64) << 4;
             // The limit stays what protected mode left there ("unreal mode").
-            s.attr = s.attr | 0x93;
+            s.attr |= 0x93;
             return Ok(());
         }
         if self.vm86() {
@@ -155,8 +155,7 @@ impl Cpu {
                     return self.gp(0);
                 }
                 // A null SS in 64-bit mode still holds the privilege level.
-                self.segs[seg] =
-                    Segment { sel, base: 0, limit: 0, attr: 0x4093 & 0x0f00 | (self.cpl as u16) << 5 };
+                self.segs[seg] = Segment { sel, base: 0, limit: 0, attr: (self.cpl as u16) << 5 };
             } else {
                 self.segs[seg] = Segment { sel, base: 0, limit: 0, attr: 0 };
             }

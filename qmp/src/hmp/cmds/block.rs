@@ -71,11 +71,12 @@ pub(super) fn info_block(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
     let mut printed = false;
     if !args.flag("-n") {
         let drives = block::query_block(h.cx, Empty).ok().and_then(ToQapi::to_qapi).unwrap_or_default();
-        for drive in drives.as_array().into_iter().flatten() {
+        for (nth, drive) in drives.as_array().into_iter().flatten().enumerate() {
             if wanted.is_some_and(|w| w != text(drive, "device")) {
                 continue;
             }
-            if printed {
+            // A line parts a drive from the one before it, shown or not.
+            if nth > 0 {
                 h.line("");
             }
             printed = true;
@@ -104,6 +105,9 @@ fn one(h: &mut HmpCx<'_, '_, '_>, drive: Option<&Value>, node: Option<&Value>, v
         Some("") | None => String::new(),
         Some(name) => name.to_string(),
     };
+    if head.is_empty() && node.is_none() {
+        head = drive.map_or(String::new(), |d| text(d, "qdev").to_string());
+    }
     if let Some(node) = node {
         let name = text(node, "node-name");
         head = match head.is_empty() {
@@ -145,6 +149,26 @@ fn one(h: &mut HmpCx<'_, '_, '_>, drive: Option<&Value>, node: Option<&Value>, v
     if zeroes != "off" {
         h.line(format!("    Detect zeroes:    {zeroes}"));
     }
+    let n = |k: &str| node.get(k).and_then(Value::as_u64).unwrap_or(0);
+    if ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"].iter().any(|k| n(k) != 0) {
+        let all = [
+            "bps",
+            "bps_rd",
+            "bps_wr",
+            "bps_max",
+            "bps_rd_max",
+            "bps_wr_max",
+            "iops",
+            "iops_rd",
+            "iops_wr",
+            "iops_max",
+            "iops_rd_max",
+            "iops_wr_max",
+            "iops_size",
+        ];
+        let list: Vec<String> = all.iter().map(|k| format!("{k}={}", n(k))).collect();
+        h.line(format!("    I/O throttling:   {} group={}", list.join(" "), text(node, "group")));
+    }
     if verbose {
         image(h, &node["image"]);
     }
@@ -152,38 +176,9 @@ fn one(h: &mut HmpCx<'_, '_, '_>, drive: Option<&Value>, node: Option<&Value>, v
 
 /// Facts about an image.
 fn image(h: &mut HmpCx<'_, '_, '_>, image: &Value) {
-    let size = image["virtual-size"].as_u64().unwrap_or(0);
     h.line("");
     h.line("Images:");
-    h.line(format!("image: {}", text(image, "filename")));
-    h.line(format!("file format: {}", text(image, "format")));
-    h.line(format!("virtual size: {} ({size} bytes)", human(size)));
-    let disk = image.get("actual-size").and_then(Value::as_u64);
-    h.line(format!("disk size: {}", disk.map_or("unavailable".into(), human)));
-    if let Some(cluster) = image.get("cluster-size").and_then(Value::as_u64) {
-        h.line(format!("cluster_size: {cluster}"));
-    }
-}
-
-/// A size with three significant digits and a binary prefix.
-fn human(size: u64) -> String {
-    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let (mut value, mut unit) = (size as f64, 0);
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let digits = match value {
-        v if v >= 99.95 || v.fract() == 0.0 => 0,
-        v if v >= 9.995 => 1,
-        _ => 2,
-    };
-    let text = format!("{value:.digits$}");
-    let text = match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.'),
-        false => &text,
-    };
-    format!("{text} {}", UNITS[unit])
+    h.out.push_str(&rqemu_block::text::image_text(image));
 }
 
 pub(super) fn info_blockstats(h: &mut HmpCx<'_, '_, '_>, _: &Args) {

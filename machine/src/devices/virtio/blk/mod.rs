@@ -281,7 +281,11 @@ impl VirtioDevice for Blk {
     }
 }
 
-impl BlockFrontend for Blk {}
+impl BlockFrontend for Blk {
+    fn backend(&self) -> Option<rqemu_block::BlockBackend> {
+        Some(self.disk.backend.clone())
+    }
+}
 
 impl Drop for Blk {
     fn drop(&mut self) {
