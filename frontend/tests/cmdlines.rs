@@ -5,7 +5,16 @@ use std::ffi::OsString;
 use rqemu_frontend::{parse, ArgError, Parsed};
 
 /// Options whose lines need a file or a descriptor that is not here.
-const NEEDS_HOST: [&str; 2] = ["-readconfig", "-add-fd"];
+const NEEDS_HOST: [&str; 3] = ["-readconfig", "-add-fd", "-acpitable"];
+
+/// Whether a line reads such a file or descriptor while it is parsed.
+fn needs_host(argv: &[OsString]) -> bool {
+    let smbios_file = |w: &[OsString]| {
+        let value = w[1].to_string_lossy();
+        w[0] == "-smbios" && (value.contains("path=") || value.contains("file="))
+    };
+    argv.iter().any(|a| NEEDS_HOST.iter().any(|n| a == n)) || argv.windows(2).any(smbios_file)
+}
 
 /// What an error says, without the option that it names: paths in the data were made anonymous. Of several unknown
 /// keys QEMU names whichever its hash table holds first.
@@ -26,7 +35,7 @@ fn real_command_lines() {
         let entry: serde_json::Value = serde_json::from_str(line).unwrap();
         let argv: Vec<OsString> =
             entry["argv"].as_array().unwrap().iter().map(|a| OsString::from(a.as_str().unwrap())).collect();
-        if argv.iter().any(|a| NEEDS_HOST.iter().any(|n| a == n)) {
+        if needs_host(&argv) {
             continue;
         }
         // Null where QEMU was not asked.

@@ -36,6 +36,8 @@ mod place {
     pub const STACK: u64 = 0x8000;
     pub const CMDLINE: u64 = 0x2_0000;
     pub const MULTIBOOT: u64 = 0x1_0000;
+    /// Address and length of the firmware below 4 GiB, which firmware reports as taken.
+    pub const FIRMWARE: (u64, u64) = (0xfffc_0000, 0x4_0000);
 }
 
 /// Everything that a boot without firmware needs; prepared once, used at every reset.
@@ -132,7 +134,11 @@ impl DirectBoot {
         let mut areas = Areas::top_of_ram(self.layout.below_4g, 0x2_0000);
         let high = areas.high;
         let rsdp = self.tables(m, &mut areas)?;
-        let map = reserve(&self.map, &[(high.0, high.1 - high.0)]);
+        let mut taken = vec![(high.0, high.1 - high.0)];
+        if m.tree.by_class("i440FX").is_some() {
+            taken.push(place::FIRMWARE);
+        }
+        let map = reserve(&self.map, &taken);
         memory::write(m, place::GDT, &memory::gdt())?;
         let kind = self.image.kind();
         match kind {

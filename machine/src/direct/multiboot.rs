@@ -169,7 +169,8 @@ fn write_info(
     let mut info = vec![0u8; LEN as usize];
     let mut put = |i: usize, v: u32| info[i..i + 4].copy_from_slice(&v.to_le_bytes());
     put(0, FLAGS);
-    put(4, 640);
+    let lower = map.iter().find(|e| e.base == 0 && e.kind == 1).map_or(640, |e| (e.len / 1024) as u32);
+    put(4, lower);
     put(8, upper);
     put(12, BOOT_DEVICE);
     put(16, cmdline);

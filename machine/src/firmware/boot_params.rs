@@ -28,7 +28,11 @@ pub struct LinuxParams {
 /// setup header of protocol 2.00 or later.
 pub fn zero_page(setup: &[u8], params: &LinuxParams, map: &[E820Entry]) -> Option<Vec<u8>> {
     const HEADER: usize = 0x1f1;
-    const LOADER_UNDEFINED: u8 = 0xff;
+    /// What QEMU's loader calls itself; guests ask for it.
+    const LOADER_QEMU: u8 = 0xb0;
+    const CAN_USE_HEAP: u8 = 0x80;
+    /// End of the heap after the real-mode part, as QEMU's loader places both.
+    const HEAP_END: u16 = 0xfe00;
     if setup.get(0x202..0x206)? != b"HdrS" {
         return None;
     }
@@ -37,7 +41,8 @@ pub fn zero_page(setup: &[u8], params: &LinuxParams, map: &[E820Entry]) -> Optio
     let mut page = vec![0; ZERO_PAGE_LEN];
     page[HEADER..end].copy_from_slice(setup.get(HEADER..end)?);
     screen_info(&mut page);
-    page[0x210] = LOADER_UNDEFINED;
+    page[0x210] = LOADER_QEMU;
+    page[0x211] |= CAN_USE_HEAP;
     let mut put = |at: usize, bytes: &[u8]| page[at..at + bytes.len()].copy_from_slice(bytes);
     // Low halves, then the ext_ fields with the high halves.
     for (low, high, value) in
@@ -46,6 +51,7 @@ pub fn zero_page(setup: &[u8], params: &LinuxParams, map: &[E820Entry]) -> Optio
         put(low, &(value as u32).to_le_bytes());
         put(high, &((value >> 32) as u32).to_le_bytes());
     }
+    put(0x224, &HEAP_END.to_le_bytes());
     put(0x70, &params.rsdp.to_le_bytes());
     let map = &map[..map.len().min(ZERO_PAGE_E820_MAX)];
     put(0x1e8, &[map.len() as u8]);
@@ -137,7 +143,7 @@ mod tests {
         let params = LinuxParams { cmdline: 0x2_0000, initrd: (0x1_2345_6000, 0x5000), rsdp: 0xf_0000 };
         let page = zero_page(&setup, &params, &map()).unwrap();
         assert_eq!(page.len(), ZERO_PAGE_LEN);
-        assert_eq!((page[0x1f1], page[0x210], page[0x260], page[0x268]), (4, 0xff, 0x77, 0));
+        assert_eq!((page[0x1f1], page[0x210], page[0x260], page[0x268]), (4, 0xb0, 0x77, 0));
         assert_eq!(dword(&page, 0x228), 0x2_0000);
         assert_eq!((dword(&page, 0x218), dword(&page, 0xc0), dword(&page, 0x21c)), (0x2345_6000, 1, 0x5000));
         assert_eq!(dword(&page, 0x70), 0xf_0000);
