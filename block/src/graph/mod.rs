@@ -5,6 +5,7 @@ mod drive;
 mod open;
 mod opts;
 pub(crate) mod probe;
+mod qcow2_opts;
 pub mod query;
 pub mod text;
 

@@ -149,7 +149,7 @@ fn tcg_props(a: &AccelSpec) -> QResult<()> {
 }
 
 /// Creates the vCPUs (parked).
-pub fn start(shared: &Arc<Shared>, topo: Topology, boot: Option<BootRegs>) -> QResult<()> {
+pub fn start(shared: &Arc<Shared>, boot: Option<BootRegs>) -> QResult<()> {
     let mut m = shared.lock();
     let maps = shared.maps.load_full();
     let m = &mut *m;
@@ -160,6 +160,5 @@ pub fn start(shared: &Arc<Shared>, topo: Topology, boot: Option<BootRegs>) -> QR
     }
     let Some(kvm) = m.accel.as_any().downcast_mut::<KvmAccel>() else { return Ok(()) };
     let Some(CpuConfigs::Kvm(cpus)) = models else { return Ok(()) };
-    let _ = topo;
     kvm.start(&maps, shared, &cpus, boot, clock)
 }

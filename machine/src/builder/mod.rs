@@ -237,7 +237,7 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     m.reset_devices();
     let boot = m.prepare_direct_boot()?;
     let shared = Shared::new(m);
-    accel::start(&shared, topo, boot)?;
+    accel::start(&shared, boot)?;
     shared.lock().log_cpu_reset();
     Ok(Built { shared, event_loop })
 }

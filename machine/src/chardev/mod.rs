@@ -6,6 +6,7 @@
 mod backend;
 mod files;
 mod mux;
+mod mux_input;
 mod open;
 mod socket;
 mod table;

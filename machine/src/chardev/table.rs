@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
 use super::backend::Backend;
-use super::mux::{Key, Mux, MAX_FRONTENDS};
+use super::mux::{Mux, MAX_FRONTENDS};
 use super::open::open;
 use super::{CharEvent, CharId, ConnectError, FrontendRef};
 use crate::clock::ClockKind;
@@ -85,6 +85,14 @@ impl CharTable {
     }
 
     /// Whether there is a back end of this kind.
+    /// The multiplexer `id`, if it is one.
+    pub(super) fn mux(&mut self, id: CharId) -> Option<&mut Mux> {
+        match self.get(id).map(|c| &mut c.kind) {
+            Some(Kind::Mux(m)) => Some(m),
+            _ => None,
+        }
+    }
+
     fn has_kind(&self, kind: &str) -> bool {
         self.list.iter().flatten().any(|c| matches!(&c.kind, Kind::Plain(b) if b.kind() == kind))
     }
@@ -535,7 +543,7 @@ impl Machine {
         }
     }
 
-    fn chr_can_receive(&mut self, f: FrontendRef) -> usize {
+    pub(super) fn chr_can_receive(&mut self, f: FrontendRef) -> usize {
         match f {
             FrontendRef::Device(dev, port) => {
                 self.with_dev(dev, |d, _| d.chardev().map_or(0, |c| c.can_receive(port))).unwrap_or(0)
@@ -556,7 +564,7 @@ impl Machine {
         }
     }
 
-    fn chr_deliver(&mut self, f: FrontendRef, data: &[u8]) {
+    pub(super) fn chr_deliver(&mut self, f: FrontendRef, data: &[u8]) {
         match f {
             FrontendRef::Device(dev, port) => {
                 self.with_dev(dev, |d, cx| {
@@ -576,7 +584,7 @@ impl Machine {
         }
     }
 
-    fn chr_event_to(&mut self, f: FrontendRef, ev: CharEvent) {
+    pub(super) fn chr_event_to(&mut self, f: FrontendRef, ev: CharEvent) {
         match f {
             FrontendRef::Device(dev, port) => {
                 self.with_dev(dev, |d, cx| {
@@ -603,67 +611,6 @@ impl Machine {
                     self.chr_event_to(f, ev);
                 }
             }
-        }
-    }
-
-    fn chr_mux_event(&mut self, id: CharId, index: usize, ev: CharEvent) {
-        let f = match self.chardevs.get(id).map(|c| &c.kind) {
-            Some(Kind::Mux(m)) => m.frontends.get(index).map(|f| f.0),
-            _ => None,
-        };
-        if let Some(f) = f {
-            self.chr_event_to(f, ev);
-        }
-    }
-
-    pub(super) fn chr_mux_key(&mut self, id: CharId, b: u8) {
-        let Some(Kind::Mux(m)) = self.chardevs.get(id).map(|c| &mut c.kind) else { return };
-        let (focus, base) = (m.focus, m.base);
-        match m.key(b) {
-            Key::Nothing => {}
-            Key::Data(b) => {
-                m.keep(focus, b);
-                self.chr_mux_flush(id);
-            }
-            Key::Help => {
-                let help = m.help();
-                self.chr_write(base, help.as_bytes());
-            }
-            Key::Quit => {
-                self.chr_write(base, b"QEMU: Terminated\n\r");
-                self.run.requests.exit.get_or_insert(0);
-                self.wake_loop();
-            }
-            Key::Commit => self.block_commit_all(),
-            Key::Break => self.chr_mux_event(id, focus, CharEvent::Break),
-            Key::Timestamps => m.timestamps = !m.timestamps,
-            Key::Next => {
-                let n = m.frontends.len().max(1);
-                m.focus = (focus + 1) % n;
-                let next = m.focus;
-                self.chr_mux_event(id, focus, CharEvent::MuxOut);
-                self.chr_mux_event(id, next, CharEvent::MuxIn);
-                self.chr_mux_flush(id);
-            }
-        }
-    }
-
-    /// Gives the focused front end what its buffer holds.
-    fn chr_mux_flush(&mut self, id: CharId) {
-        loop {
-            let Some(Kind::Mux(m)) = self.chardevs.get(id).map(|c| &mut c.kind) else { return };
-            let Some((f, q)) = m.frontends.get(m.focus) else { return };
-            if q.is_empty() {
-                return;
-            }
-            let f = *f;
-            if self.chr_can_receive(f) == 0 {
-                return;
-            }
-            let Some(Kind::Mux(m)) = self.chardevs.get(id).map(|c| &mut c.kind) else { return };
-            let focus = m.focus;
-            let Some(b) = m.frontends.get_mut(focus).and_then(|(_, q)| q.pop_front()) else { return };
-            self.chr_deliver(f, &[b]);
         }
     }
 

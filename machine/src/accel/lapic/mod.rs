@@ -213,16 +213,14 @@ impl ApicBus {
     /// A device or the I/O APIC sends a message.
     pub fn msi(&self, m: MsiMessage) {
         let (dest, logical) = ((m.addr >> 12 & 0xff) as u32, m.addr & 4 != 0);
-        let targets = self.targets(dest, logical, false);
-        self.deliver(&targets, m.data >> 8 & 7, m.data as u8, m.data & 1 << 15 != 0);
+        let (mode, level) = (m.data >> 8 & 7, m.data & 1 << 15 != 0);
+        self.deliver(|i| self.matches(i, dest, logical, false), mode, m.data as u8, level);
     }
 
-    fn targets(&self, dest: u32, logical: bool, x2: bool) -> Vec<usize> {
-        let matching = |c: &Cell| {
-            let a = c.apic.lock();
-            a.enabled() && a.matches(dest, logical, x2)
-        };
-        (0..self.cells.len()).filter(|i| matching(&self.cells[*i])).collect()
+    /// Whether a message to `dest` is for processor `index`.
+    fn matches(&self, index: usize, dest: u32, logical: bool, x2: bool) -> bool {
+        let a = self.cells[index].apic.lock();
+        a.enabled() && a.matches(dest, logical, x2)
     }
 
     fn ipi(&self, from: usize, icr: u64) {
@@ -231,45 +229,44 @@ impl ApicBus {
             (a.x2apic(), a.id)
         };
         let low = icr as u32;
-        let dest = if x2 { (icr >> 32) as u32 } else { (icr >> 56) as u32 };
-        let targets = match low >> 18 & 3 {
-            0 => self.targets(dest, low & 1 << 11 != 0, x2),
-            1 => self.targets(id, false, x2),
-            2 => (0..self.cells.len()).collect(),
-            _ => (0..self.cells.len()).filter(|i| *i != from).collect(),
-        };
         let (mode, level, assert) = (low >> 8 & 7, low & 1 << 15 != 0, low & 1 << 14 != 0);
         if mode == delivery::INIT && level && !assert {
             // Only synchronises arbitration ids, which nothing uses any more.
             return;
         }
-        self.deliver(&targets, mode, low as u8, level);
+        let (dest, logical) = (if x2 { icr >> 32 } else { icr >> 56 }, low & 1 << 11 != 0);
+        let shorthand = low >> 18 & 3;
+        let wanted = |i: usize| match shorthand {
+            0 => self.matches(i, dest as u32, logical, x2),
+            1 => self.matches(i, id, false, x2),
+            2 => true,
+            _ => i != from,
+        };
+        self.deliver(wanted, mode, low as u8, level);
     }
 
-    fn deliver(&self, targets: &[usize], mode: u32, vector: u8, level: bool) {
-        match mode {
+    /// Delivers to the processors that `wanted` names.
+    fn deliver(&self, wanted: impl Fn(usize) -> bool, mode: u32, vector: u8, level: bool) {
+        let targets = || (0..self.cells.len()).filter(|i| wanted(*i));
+        let (set, clear) = match mode {
             delivery::LOWEST => {
-                if let Some(i) = self.least_busy(targets) {
+                if let Some(i) = self.least_busy(targets()) {
                     self.accept(i, vector, level);
                 }
+                return;
             }
-            delivery::FIXED => targets.iter().for_each(|i| self.accept(*i, vector, level)),
-            // An external interrupt comes over the 8259's own line.
-            delivery::EXT_INT => {}
-            _ => {
-                let bits = match mode {
-                    delivery::SMI => pending::SMI,
-                    delivery::NMI => pending::NMI,
-                    delivery::INIT => pending::INIT,
-                    delivery::SIPI => pending::SIPI | u32::from(vector) << pending::SIPI_VECTOR,
-                    _ => return,
-                };
-                for i in targets {
-                    let clear = if mode == delivery::SIPI { 0xff << pending::SIPI_VECTOR & !bits } else { 0 };
-                    self.cells[*i].change(bits, clear);
-                }
+            delivery::FIXED => return targets().for_each(|i| self.accept(i, vector, level)),
+            delivery::SMI => (pending::SMI, 0),
+            delivery::NMI => (pending::NMI, 0),
+            delivery::INIT => (pending::INIT, 0),
+            delivery::SIPI => {
+                let bits = pending::SIPI | u32::from(vector) << pending::SIPI_VECTOR;
+                (bits, 0xff << pending::SIPI_VECTOR & !bits)
             }
-        }
+            // An external interrupt comes over the 8259's own line; the last mode is reserved.
+            _ => return,
+        };
+        targets().for_each(|i| self.cells[i].change(set, clear));
     }
 
     fn accept(&self, index: usize, vector: u8, level: bool) {
@@ -278,12 +275,10 @@ impl ApicBus {
     }
 
     /// The target of lowest priority, in turn among equals.
-    fn least_busy(&self, targets: &[usize]) -> Option<usize> {
+    fn least_busy(&self, targets: impl Iterator<Item = usize>) -> Option<usize> {
         let last = self.last.load(Ordering::Relaxed);
         let n = self.cells.len();
         let best = targets
-            .iter()
-            .copied()
             .min_by_key(|i| (self.cells[*i].apic.lock().ppr() >> 4, (*i + n - last - 1) % n.max(1)))?;
         self.last.store(best, Ordering::Relaxed);
         Some(best)

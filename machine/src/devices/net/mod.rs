@@ -4,6 +4,8 @@ pub mod e1000;
 mod microwire;
 pub mod ne2000;
 pub mod rtl8139;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use crate::device::RealizeCx;
 use crate::net::{NetId, NicArgs, Offloads};

@@ -434,11 +434,10 @@ impl Device for Ne2kPci {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::net::testing::wire;
     use crate::devices::virtio::testing::{pci_machine, plug};
     use crate::machine::Machine;
     use crate::memory::Space;
-    use crate::spec::visit::Mode;
-    use crate::spec::Value;
 
     const IO: u64 = 0xc000;
     const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
@@ -452,16 +451,7 @@ mod tests {
     impl Guest {
         fn new() -> Self {
             let mut m = pci_machine();
-            let sock = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-            sock.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
-            let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            let json = format!(
-                r#"{{"type":"socket","id":"s","udp":"{}","localaddr":"{peer}"}}"#,
-                sock.local_addr().unwrap()
-            );
-            let Value::Dict(d) = Value::from_json(serde_json::from_str(&json).unwrap()) else { panic!() };
-            m.netdev_add(d, Mode::Json).unwrap();
-            let wire = m.net_id("s").unwrap();
+            let (wire, sock, _) = wire(&mut m);
             plug(&mut m, "ne2k_pci", &[("netdev", "s")]).unwrap();
             Self { m, wire, sock }
         }

@@ -15,6 +15,7 @@ pub mod misc;
 pub mod mov;
 pub mod muldiv;
 pub mod select;
+pub mod selected;
 pub mod shift;
 pub mod stack;
 pub mod string;

@@ -4,57 +4,12 @@ use iced_x86::{Instruction, Mnemonic as M, OpKind};
 
 use super::alu::{self, Adc, Add, And, Cmp, Dec, Inc, Neg, Not, Or, Sbb, Sub, Test, Xor};
 use super::bits::{self, Bt, Btc, Btr, Bts};
+use super::selected::AfterMov;
+pub use super::selected::Select;
 use super::shift::{self, Rcl, Rcr, Rol, Ror, Sar, Shl, Shr};
 use super::string::{self, Cmps, Ins, Lods, Movs, Outs, Scas, Stos};
 use super::{bcd, branch, io, misc, mov, muldiv, stack, system, Handler};
 use crate::cpu::Cpu;
-
-/// A handler and whether it ends its block.
-pub struct Select {
-    /// The handler.
-    pub f: Handler,
-    /// It does not call the next operation.
-    pub ends: bool,
-    /// The same without computing flags, for when the next instructions overwrite them unseen.
-    pub quiet: Option<Handler>,
-    /// For CMP and TEST: the same and the conditional jump after it in one, by condition code.
-    pub fused: Option<fn(u8) -> Handler>,
-    /// MOV reg, reg to the destination and then this, in one: with and (if it exists) without flags.
-    pub after_mov: Option<AfterMov>,
-}
-
-/// See [`Select::after_mov`].
-#[derive(Clone, Copy)]
-pub struct AfterMov {
-    /// Operand size in bytes.
-    pub size: u8,
-    /// Operand 1 is a register.
-    pub reg: bool,
-    /// With flags.
-    pub full: Option<Handler>,
-    /// Flags unseen.
-    pub quiet: Handler,
-}
-
-impl Select {
-    /// A handler that falls through.
-    pub fn go(f: Handler) -> Self {
-        Self { f, ends: false, quiet: None, fused: None, after_mov: None }
-    }
-    /// A handler that ends the block.
-    pub fn end(f: Handler) -> Self {
-        Self { f, ends: true, quiet: None, fused: None, after_mov: None }
-    }
-}
-
-impl Select {
-    fn quiet(self, q: Option<Handler>) -> Self {
-        Self { quiet: q, ..self }
-    }
-    fn after_mov(self, m: Option<AfterMov>) -> Self {
-        Self { after_mov: m, ..self }
-    }
-}
 
 /// Picks the instance for an operand size in bytes; `O` is an optional leading type argument.
 macro_rules! sized {

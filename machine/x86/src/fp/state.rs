@@ -2,7 +2,7 @@
 
 use iced_x86::Code;
 
-use super::x87::{from_bytes, F80};
+use super::x87::{bytes, from_bytes};
 use super::MXCSR_MASK;
 use crate::cpu::Cpu;
 use crate::exec::{Handler, Op};
@@ -132,7 +132,7 @@ impl Cpu {
         let mut b = [0; 108];
         b[..n].copy_from_slice(&env[..n]);
         for i in 0..8 {
-            b[n + 10 * i..n + 10 * (i + 1)].copy_from_slice(&register_bytes(self.st(i as u8)));
+            b[n + 10 * i..n + 10 * (i + 1)].copy_from_slice(&bytes(self.st(i as u8)));
         }
         let lin = self.lin_w(op, n + 80)?;
         self.write_buf(lin, &b[..n + 80], op.seg)?;
@@ -160,7 +160,7 @@ impl Cpu {
     // ---- FXSAVE ------------------------------------------------------------------------------------------------
 
     /// The x87 part of the legacy region.
-    fn put_x87(&self, b: &mut [u8], rex: bool) {
+    pub(crate) fn put_x87(&self, b: &mut [u8], rex: bool) {
         let f = &self.fpu;
         b[..2].copy_from_slice(&f.cw.to_le_bytes());
         b[2..4].copy_from_slice(&self.fpu_status().to_le_bytes());
@@ -175,7 +175,7 @@ impl Cpu {
         }
         for i in 0..8 {
             let at = 32 + 16 * i;
-            b[at..at + 10].copy_from_slice(&register_bytes(self.st(i as u8)));
+            b[at..at + 10].copy_from_slice(&bytes(self.st(i as u8)));
             b[at + 10..at + 16].fill(0);
         }
     }
@@ -209,9 +209,10 @@ impl Cpu {
         }
     }
 
-    fn put_xmms(&self, op: &Op, b: &mut [u8]) {
-        for i in 0..self.vector_count(op) {
-            let v = self.ymm[i].0;
+    /// The first `n` XMM registers of the legacy region.
+    pub(crate) fn put_xmms(&self, n: usize, b: &mut [u8]) {
+        for (i, v) in self.ymm.iter().take(n).enumerate() {
+            let v = v.0;
             b[160 + 16 * i..168 + 16 * i].copy_from_slice(&v[0].to_le_bytes());
             b[168 + 16 * i..176 + 16 * i].copy_from_slice(&v[1].to_le_bytes());
         }
@@ -241,7 +242,7 @@ impl Cpu {
         b[24..28].copy_from_slice(&mxcsr.to_le_bytes());
         b[28..32].copy_from_slice(&MXCSR_MASK.to_le_bytes());
         if !self.fast_fxsave() {
-            self.put_xmms(op, &mut b);
+            self.put_xmms(self.vector_count(op), &mut b);
         }
         self.write_buf(lin, &b, op.seg)
     }
@@ -308,7 +309,7 @@ impl Cpu {
         // A default MXCSR counts as in use only if it differs.
         let sse_used = used & 2 != 0 || mxcsr != super::DEFAULT && compact;
         if store & 2 != 0 {
-            self.put_xmms(op, &mut b);
+            self.put_xmms(self.vector_count(op), &mut b);
         }
         if store & 4 != 0 {
             for i in 0..self.vector_count(op) {
@@ -393,13 +394,6 @@ fn u64_at(b: &[u8], at: usize) -> u64 {
     let mut v = [0; 8];
     v.copy_from_slice(&b[at..at + 8]);
     u64::from_le_bytes(v)
-}
-
-fn register_bytes(v: F80) -> [u8; 10] {
-    let mut b = [0; 10];
-    b[..8].copy_from_slice(&v[0].to_le_bytes());
-    b[8..].copy_from_slice(&(v[1] as u16).to_le_bytes());
-    b
 }
 
 handler! {

@@ -258,7 +258,8 @@ fn store(
     Ok(())
 }
 
-fn bytes(v: F80) -> [u8; 10] {
+/// In memory order.
+pub(crate) fn bytes(v: F80) -> [u8; 10] {
     let mut b = [0; 10];
     b[..8].copy_from_slice(&v[0].to_le_bytes());
     b[8..].copy_from_slice(&(v[1] as u16).to_le_bytes());

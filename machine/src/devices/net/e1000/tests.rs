@@ -2,11 +2,10 @@
 
 use super::*;
 use crate::device::DevId;
+use crate::devices::net::testing::wire;
 use crate::devices::virtio::testing::{pci_machine, plug, DATA};
 use crate::machine::Machine;
 use crate::memory::Space;
-use crate::spec::visit::Mode;
-use crate::spec::Value;
 
 /// Where the test's `plug` puts BAR 0.
 const BAR: u64 = 0xc000 << 16;
@@ -28,16 +27,7 @@ struct Guest {
 impl Guest {
     fn new(props: &[(&str, &str)]) -> Self {
         let mut m = pci_machine();
-        let sock = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        sock.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
-        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let json = format!(
-            r#"{{"type":"socket","id":"s","udp":"{}","localaddr":"{peer}"}}"#,
-            sock.local_addr().unwrap()
-        );
-        let Value::Dict(d) = Value::from_json(serde_json::from_str(&json).unwrap()) else { panic!() };
-        m.netdev_add(d, Mode::Json).unwrap();
-        let wire = m.net_id("s").unwrap();
+        let (wire, sock, peer) = wire(&mut m);
         let mut all = vec![("netdev", "s")];
         all.extend(props);
         let dev = plug(&mut m, "e1000", &all).unwrap();
