@@ -73,9 +73,11 @@ pub(super) fn open_options(opts: &mut Opts, read_only: bool) -> Result<qcow2::Op
                 "L2 cache entry size must be a power of two between 512 and the cluster size (65536)",
             ));
         }
+        return Err(BlockError::Unsupported("qcow2 option 'l2-cache-entry-size'".into()));
     }
-    // Memory in use is bounded by the cache size; nothing needs a timer to shrink it.
-    opts.number("cache-clean-interval")?;
+    if opts.number("cache-clean-interval")?.is_some_and(|n| n != 0) {
+        return Err(BlockError::Unsupported("qcow2 option 'cache-clean-interval'".into()));
+    }
     let l2_cache = l2.or(total.map(|t| t.saturating_sub(rc.unwrap_or(0)))).unwrap_or(qcow2::DEFAULT_L2_CACHE);
     Ok(qcow2::OpenOpts { read_only, l2_cache: l2_cache.min(1 << 32), lazy, pass })
 }

@@ -306,3 +306,20 @@ fn every_machine_is_listed_once() {
     assert_eq!(names.len(), crate::boards::MACHINES.len());
     assert_eq!(crate::boards::MACHINES.iter().filter(|m| m.is_default).count(), 1);
 }
+
+#[test]
+fn nothing_is_taken_without_effect() {
+    let mut s = spec("pc");
+    s.accels[0].name = "tcg".into();
+    s.run.icount = Some(Default::default());
+    assert_eq!(refused(&mut s), "-icount: not supported yet");
+    let mut s = spec("pc");
+    s.devices.push(DeviceSpec {
+        driver: "e1000".into(),
+        id: None,
+        props: [("failover_pair_id".to_string(), Value::text("x"))].into_iter().collect(),
+        json: false,
+        loc: Loc::option(&["-device", "e1000"]),
+    });
+    assert_eq!(refused(&mut s), "-device e1000: failover primary device must be on PCIExpress bus");
+}

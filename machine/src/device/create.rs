@@ -35,6 +35,9 @@ impl GlobalProp {
     }
 }
 
+/// Property of PCI devices that makes them the primary of a failover pair.
+const FAILOVER_PAIR: &str = "failover_pair_id";
+
 impl Machine {
     /// Creates and realizes a device. Values are applied in the order class default, globals, `props`.
     ///
@@ -63,6 +66,11 @@ impl Machine {
 
     fn realize(&mut self, id: DevId) -> QResult<()> {
         let Some(node) = self.tree.get_mut(id) else { return Ok(()) };
+        let pair = node.props.get_prop(FAILOVER_PAIR).map(|p| p.value);
+        if pair.is_some_and(|v| v.as_str().is_some_and(|s| !s.is_empty())) {
+            // Only PCI Express ports can hide a primary device from the guest, and no board here has them.
+            return Err(qerr!("failover primary device must be on PCIExpress bus"));
+        }
         // The properties leave the node while realize runs, so that the context can borrow the whole machine.
         let mut props = std::mem::replace(&mut node.props, Box::new(Empty));
         self.enter();

@@ -22,7 +22,6 @@ impl Cpu {
             0x3a => m.feature_control,
             0x3b => m.tsc_adjust,
             0x48 => m.spec_ctrl,
-            0x8b => 0,
             0x9e => m.smbase,
             0xfe => 0x508,
             0x174 => m.sysenter_cs,

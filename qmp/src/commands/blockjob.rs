@@ -360,6 +360,14 @@ fn policy(p: Option<BlockdevOnError>) -> QResult<()> {
     }
 }
 
+/// Refuses arguments that nothing here stands behind, by name.
+fn refuse(given: &[(bool, &str)]) -> QResult<()> {
+    match given.iter().find(|(given, _)| *given) {
+        Some((_, name)) => Err(qerr!("'{name}' is not supported")),
+        None => Ok(()),
+    }
+}
+
 fn job(
     cx: &mut MonitorCx<'_, '_>,
     id: Option<String>,
@@ -404,9 +412,7 @@ pub(super) fn class_error(e: rqemu_block::BlockError) -> QError {
 
 pub(crate) fn block_stream(cx: &mut MonitorCx<'_, '_>, a: BlockStream) -> QResult<()> {
     policy(a.on_error)?;
-    if a.bottom.is_some() {
-        return Err(qerr!("'bottom' is not supported"));
-    }
+    refuse(&[(a.bottom.is_some(), "bottom"), (a.filter_node_name.is_some(), "filter-node-name")])?;
     let j = job(cx, a.job_id, &a.device, a.speed, (a.auto_finalize, a.auto_dismiss))?;
     let o =
         StreamOpts { device: a.device, base: a.base, base_node: a.base_node, backing_file: a.backing_file };
@@ -415,6 +421,7 @@ pub(crate) fn block_stream(cx: &mut MonitorCx<'_, '_>, a: BlockStream) -> QResul
 
 pub(crate) fn block_commit(cx: &mut MonitorCx<'_, '_>, a: BlockCommit) -> QResult<()> {
     policy(a.on_error)?;
+    refuse(&[(a.filter_node_name.is_some(), "filter-node-name")])?;
     let j = job(cx, a.job_id, &a.device, a.speed, (a.auto_finalize, a.auto_dismiss))?;
     let o = CommitOpts {
         device: a.device,
@@ -447,6 +454,7 @@ pub(crate) fn blockdev_mirror(cx: &mut MonitorCx<'_, '_>, a: BlockdevMirror) -> 
     policy(a.on_source_error)?;
     policy(a.on_target_error)?;
     copy_mode(a.copy_mode)?;
+    refuse(&[(a.filter_node_name.is_some(), "filter-node-name"), (a.buf_size.is_some(), "buf-size")])?;
     let j = job(cx, a.job_id, &a.device, a.speed, (a.auto_finalize, a.auto_dismiss))?;
     let o = MirrorOpts {
         device: a.device,
@@ -463,6 +471,7 @@ pub(crate) fn drive_mirror(cx: &mut MonitorCx<'_, '_>, a: DriveMirror) -> QResul
     policy(a.on_source_error)?;
     policy(a.on_target_error)?;
     copy_mode(a.copy_mode)?;
+    refuse(&[(a.buf_size.is_some(), "buf-size"), (a.unmap == Some(false), "unmap")])?;
     let j = job(cx, a.job_id, &a.device, a.speed, (a.auto_finalize, a.auto_dismiss))?;
     let existing = a.mode == Some(NewImageMode::Existing);
     let sync = mirror_sync(a.sync)?;
@@ -527,6 +536,7 @@ fn backup(
 pub(crate) fn blockdev_backup(cx: &mut MonitorCx<'_, '_>, a: BlockdevBackup) -> QResult<()> {
     policy(a.on_source_error)?;
     policy(a.on_target_error)?;
+    refuse(&[(a.filter_node_name.is_some(), "filter-node-name"), (a.x_perf.is_some(), "x-perf")])?;
     let j = job(cx, a.job_id, &a.device, a.speed, (a.auto_finalize, a.auto_dismiss))?;
     let o = backup(a.device, a.target, a.sync, (a.bitmap, a.bitmap_mode), a.compress);
     with_jobs(cx, |g| g.blockdev_backup(&o, &j))
@@ -535,6 +545,7 @@ pub(crate) fn blockdev_backup(cx: &mut MonitorCx<'_, '_>, a: BlockdevBackup) -> 
 pub(crate) fn drive_backup(cx: &mut MonitorCx<'_, '_>, a: DriveBackup) -> QResult<()> {
     policy(a.on_source_error)?;
     policy(a.on_target_error)?;
+    refuse(&[(a.filter_node_name.is_some(), "filter-node-name"), (a.x_perf.is_some(), "x-perf")])?;
     let j = job(cx, a.job_id, &a.device, a.speed, (a.auto_finalize, a.auto_dismiss))?;
     let existing = a.mode == Some(NewImageMode::Existing);
     with_jobs(cx, |g| {
