@@ -80,6 +80,19 @@ impl Stream {
         .map_err(|e| format!("{e} waiting for {pattern:?}; got {:?}", tail(&self.text(), 300)))
     }
 
+    /// Like [`Stream::expect`], but sees and returns what a terminal shows: cursor movements, which may stand in the
+    /// middle of a word, do not count.
+    pub fn expect_shown(&self, pattern: &str, timeout: Duration) -> Res<String> {
+        self.wait(timeout, |s| {
+            let (text, places) = shown(&s.data[s.cursor..]);
+            let at = find(&text, pattern.as_bytes())?;
+            let len = at + pattern.len();
+            s.cursor += places.get(len.checked_sub(1)?)? + 1;
+            Some(String::from_utf8_lossy(&text[..len]).into_owned())
+        })
+        .map_err(|e| format!("{e} waiting for {pattern:?}; got {:?}", tail(&self.text(), 300)))
+    }
+
     /// Waits for end of file; returns everything.
     pub fn to_end(&self, timeout: Duration) -> Res<String> {
         self.wait(timeout, |s| s.eof.then(|| String::from_utf8_lossy(&s.data).into_owned()))
@@ -110,6 +123,26 @@ fn lock(m: &Mutex<State>) -> MutexGuard<'_, State> {
     m.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// The bytes that are no terminal control sequences (`ESC [ … letter`, `ESC letter`), and where they stand.
+fn shown(data: &[u8]) -> (Vec<u8>, Vec<usize>) {
+    let (mut text, mut places) = (vec![], vec![]);
+    let mut at = 0;
+    while let Some(&b) = data.get(at) {
+        if b == 0x1b {
+            at += if data.get(at + 1) == Some(&b'[') {
+                2 + data[at + 2..].iter().take_while(|b| !(0x40..=0x7e).contains(*b)).count()
+            } else {
+                1
+            };
+        } else {
+            text.push(b);
+            places.push(at);
+        }
+        at += 1;
+    }
+    (text, places)
+}
+
 /// Position of `needle` in `hay`.
 pub fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
     if needle.is_empty() {
@@ -122,4 +155,17 @@ pub fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
 pub fn tail(s: &str, n: usize) -> String {
     let skip = s.chars().count().saturating_sub(n);
     s.chars().skip(skip).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_sequences_are_not_shown() {
+        let s = Stream::reading(&b"\x1bcgr\x1b[11;02H\x1b[11;03Hub> ls\x1b["[..]);
+        assert_eq!(s.expect_shown("grub>", Duration::from_secs(5)).unwrap(), "grub>");
+        assert_eq!(s.expect_shown("ls", Duration::from_secs(5)).unwrap(), " ls");
+        assert!(s.expect_shown("x", Duration::from_secs(5)).unwrap_err().starts_with("end of stream"));
+    }
 }

@@ -33,6 +33,32 @@ impl Line {
     }
 }
 
+/// Where a guest's console is: a serial line on a socket, or the emulator's standard input and output.
+pub trait Terminal {
+    /// Types.
+    fn send(&mut self, text: &str) -> Res<()>;
+    /// What it shows.
+    fn output(&self) -> &Stream;
+}
+
+impl Terminal for Line {
+    fn send(&mut self, text: &str) -> Res<()> {
+        Line::send(self, text)
+    }
+    fn output(&self) -> &Stream {
+        &self.input
+    }
+}
+
+impl Terminal for Proc {
+    fn send(&mut self, text: &str) -> Res<()> {
+        self.write(text.as_bytes())
+    }
+    fn output(&self) -> &Stream {
+        &self.stdout
+    }
+}
+
 /// A running emulator. Dropping it kills the process and removes its folder.
 pub struct Vm {
     /// The process.

@@ -134,7 +134,7 @@ groups! {
         "tls-authz": Str, "sasl-authz": Str, "lossy": Bool, "non-adaptive": Bool, "audiodev": Str,
         "power-control": Bool,
     ];
-    ACPI "acpi" Some("sig"), false, [];
+    ACPI "acpi" Some("data"), false, [];
     SMBIOS "smbios" None, false, [];
     FSDEV "fsdev" Some("fsdriver"), false, [
         "fsdriver": Str, "path": Str, "security_model": Str, "writeout": Str, "readonly": Bool,

@@ -1,7 +1,8 @@
 //! Command line of rqemu: the table of options, the syntax of their values, and the way from argv to a
 //! [`VmSpec`](rqemu_machine::spec::VmSpec).
 //!
-//! [`parse`] does all of it without touching the host, save for the files that `-readconfig` names.
+//! [`parse`] does all of it without touching the host, save for files that `-readconfig`, `-acpitable` and `-smbios` name and the user
+//! of `-runas`.
 //! [`main`] prints what parsing came to, or hands the specification to [`run::run`].
 
 #![forbid(unsafe_code)]
@@ -10,6 +11,7 @@ pub mod grammar;
 pub mod groups;
 pub mod help;
 pub mod img;
+pub mod introspect;
 pub mod json;
 pub mod keyval;
 pub mod lists;

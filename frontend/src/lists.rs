@@ -12,19 +12,10 @@ use rqemu_machine::objects;
 use rqemu_machine::qom::{self, Category, ClassInfo};
 use rqemu_machine::spec::Loc;
 use rqemu_machine::{qerr, QResult};
-use rqemu_qmp::monitors::{CommandLineOption, Env};
 
+use crate::lower::display::VGA_CARDS;
 use crate::report::{Printer, Report};
 use crate::HelpRequest;
-
-/// The command line as QMP's `query-command-line-options` shows it.
-pub struct CommandLine;
-
-impl Env for CommandLine {
-    fn command_line_options(&self) -> Vec<CommandLineOption> {
-        Vec::new()
-    }
-}
 
 /// Prints a list.
 pub fn help(request: &HelpRequest, printer: &Printer) -> ExitCode {
@@ -56,9 +47,7 @@ fn text(request: &HelpRequest) -> QResult<String> {
             t
         }
         HelpRequest::Display => "Available display backend types:\nnone\n".into(),
-        HelpRequest::Vga => {
-            "none                 no graphic card\nstd                  standard VGA (default)\n".into()
-        }
+        HelpRequest::Vga => vga_cards(),
         HelpRequest::DriveFormats => drive_formats(),
         HelpRequest::DataDirs => {
             let dirs = rqemu_machine::machine::firmware_dirs();
@@ -96,7 +85,7 @@ fn machine(name: &str) -> QResult<String> {
     })?;
     let props = (m.props)();
     let mut lines: Vec<String> =
-        props.table().iter().map(|p| option_line(p.name, p.ty, p.desc, None)).collect();
+        props.table().iter().filter(|p| p.qdev).map(|p| option_line(p.name, p.ty, p.desc, None)).collect();
     lines.sort();
     lines.dedup();
     Ok(format!("{} options:\n{}", m.type_name(), lines.concat()))
@@ -170,6 +159,12 @@ fn device(name: &str) -> QResult<String> {
         return Ok(format!("There are no options for {}.\n", k.name));
     }
     Ok(format!("{} options:\n{}", k.name, lines.into_iter().map(|l| l.1).collect::<String>()))
+}
+
+fn vga_cards() -> String {
+    let cards = VGA_CARDS.iter().filter(|c| c.available());
+    let mark = |name| if name == "std" { " (default)" } else { "" };
+    cards.map(|c| format!("{:<20} {}{}\n", c.name, c.text, mark(c.name))).collect()
 }
 
 fn drive_formats() -> String {

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rqemu_machine::error::Prefix;
 use rqemu_machine::spec::{text, Loc};
 use rqemu_machine::QError;
 
@@ -50,7 +51,12 @@ impl Report {
             Level::Warning => "warning: ",
         };
         let hint = self.err.hint.as_deref().unwrap_or_default();
-        format!("{program}:{place} {kind}{}\n{hint}", self.err.desc)
+        let desc = &self.err.desc;
+        match self.err.prefix {
+            Prefix::Program => format!("{program}:{place} {kind}{desc}\n{hint}"),
+            Prefix::File => format!("{program}:{desc}\n{hint}"),
+            Prefix::Bare => format!("{desc}\n{hint}"),
+        }
     }
 }
 

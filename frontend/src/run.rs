@@ -35,6 +35,10 @@ impl Messages for Console<'_> {
         self.0.print(&Report::warning(Loc::NONE, text));
     }
 
+    fn warning_at(&mut self, loc: &Loc, text: &str) {
+        self.0.print(&Report::warning(loc.clone(), text));
+    }
+
     fn info(&mut self, text: &str) {
         self.0.print(&Report::error(Loc::NONE, QError::generic(text)));
     }
@@ -42,6 +46,10 @@ impl Messages for Console<'_> {
     fn out(&mut self, text: &str) {
         // A reader that went away is no reason to stop.
         let _ = writeln!(std::io::stdout(), "{text}");
+    }
+
+    fn plain(&mut self, text: &str) {
+        let _ = writeln!(std::io::stderr(), "{text}");
     }
 }
 
@@ -52,11 +60,18 @@ fn start(spec: &mut VmSpec, printer: &Printer) -> QResult<ExitStatus> {
         process::set_name(name);
     }
     let pidfile = spec.run.pidfile.as_deref().map(PidFile::create).transpose()?;
+    if let Some(sandbox) = &spec.run.sandbox {
+        rqemu_machine::sandbox::enter(sandbox)?;
+    }
     if spec.run.mem_lock {
         process::lock_memory()?;
     }
     let Built { shared, mut event_loop } = build(spec, &mut Console(printer))?;
-    let mut monitors = Monitors::new(Box::new(crate::lists::CommandLine));
+    if let Err(e) = refuse_late(spec) {
+        shared.lock().shut_down();
+        return Err(e);
+    }
+    let mut monitors = Monitors::new(Box::new(crate::introspect::CommandLine));
     {
         let mut m = shared.lock();
         connect_monitors(&mut m, &mut monitors, spec)?;
@@ -64,7 +79,7 @@ fn start(spec: &mut VmSpec, printer: &Printer) -> QResult<ExitStatus> {
             process::chroot(dir)?;
         }
         if let Some(user) = &spec.run.runas {
-            process::run_as(&user.text)?;
+            process::run_as(&user.text).map_err(|e| user.loc.locate(e))?;
         }
         m.ready = true;
         if !spec.run.start_stopped {
@@ -93,6 +108,11 @@ fn connect_monitors(m: &mut MachineLock<'_>, monitors: &mut Monitors, spec: &VmS
         };
         made.map_err(|e| mon.loc.locate(e))?;
     }
+    if let Some(port) = &spec.run.gdb {
+        if let Some(chr) = port.chardev.as_deref().and_then(|c| m.chardevs.find(c)) {
+            m.start_gdb(chr).map_err(|e| port.loc.locate(e))?;
+        }
+    }
     if let Some(port) = &spec.run.qtest {
         if let Some(chr) = port.chardev.as_deref().and_then(|c| m.chardevs.find(c)) {
             m.start_qtest(chr, spec.run.qtest_log.as_deref()).map_err(|e| port.loc.locate(e))?;
@@ -116,48 +136,53 @@ fn finish(
         };
         printer.print(&Report::error(Loc::NONE, QError::generic(text)));
     }
+    m.gdb_exit(status.0);
     m.shut_down();
     drop(pidfile);
     Ok(status)
 }
 
-/// What the parser takes but nothing stands behind yet is refused by name.
+/// What the parser takes but nothing stands behind yet is refused by name; here before anything is made.
 fn refuse_unsupported(spec: &VmSpec) -> QResult<()> {
     let run = &spec.run;
     let audio = |a: &rqemu_machine::spec::OptsSpec| a.props.get_str("driver") != Some("none");
-    let checks = [
-        (run.sandbox.is_some(), "-sandbox: seccomp support is disabled"),
-        (run.gdb.is_some(), "-gdb: the gdb stub is not supported yet"),
-        (run.incoming.is_some(), "-incoming: migration is not supported yet"),
-        (run.loadvm.is_some(), "-loadvm: snapshots of the machine are not supported yet"),
-        (run.icount.is_some(), "-icount: TCG is not available"),
+    first_refused(&[
         (run.preconfig, "--preconfig: not supported yet"),
-        (!run.log.items.is_empty(), "-d: logging is not supported yet"),
-        (
-            !run.log.trace.is_empty() || !run.log.trace_events.is_empty(),
-            "-trace: tracing is not supported yet",
-        ),
-        (run.dump_vmstate.is_some(), "-dump-vmstate: not supported yet"),
-        (!spec.tpmdevs.is_empty(), "-tpmdev: TPM is not supported yet"),
-        (!spec.fsdevs.is_empty(), "-fsdev: file systems are not supported yet"),
-        (!spec.display.vnc.is_empty(), "-vnc: VNC is not supported yet"),
-        (spec.display.spice.is_some(), "-spice: SPICE is not supported"),
-        (!spec.acpi_tables.is_empty(), "-acpitable: not supported yet"),
+        (run.win2k_hack, "-win2k-hack: not supported"),
+        (run.only_migratable, "-only-migratable: migration is not supported yet"),
+        (run.seed.is_some(), "-seed: not supported yet"),
+        (run.async_teardown, "-async-teardown: not supported yet"),
         (!spec.iscsi.is_empty(), "-iscsi: iSCSI is not supported"),
         (spec.audiodevs.iter().any(audio), "-audiodev: only the driver 'none' is available"),
-        (!spec.firmware.option_roms.is_empty(), "-option-rom: not supported yet"),
         (spec.firmware.dtb.is_some(), "-dtb: device trees are not supported"),
-        (spec.boot.splash.is_some(), "-boot splash=: not supported yet"),
-        (!run.fds.is_empty(), "-add-fd: sets of descriptors are not supported yet"),
-        (run.cpu_pm, "-overcommit cpu-pm=on: not supported yet"),
-        (run.async_teardown, "-async-teardown: not supported yet"),
-        (run.log.file.is_some(), "-D: logging is not supported yet"),
         (spec.display.full_screen, "-full-screen: there is no display"),
-        (
-            spec.display.kind.as_deref().is_some_and(|k| k != "none"),
-            "-display: only the type 'none' is available",
-        ),
-    ];
+    ])?;
+    match spec.display.kind.as_deref() {
+        None | Some("none") => Ok(()),
+        Some(kind) => Err(qerr!("Display '{kind}' is not available.")),
+    }
+}
+
+/// The same for what QEMU looks at when the machine is there, so that its earlier errors come first here too.
+fn refuse_late(spec: &VmSpec) -> QResult<()> {
+    let run = &spec.run;
+    first_refused(&[
+        (!spec.fsdevs.is_empty(), "-fsdev: file systems are not supported yet"),
+        (spec.display.spice.is_some(), "-spice: SPICE is not supported"),
+        (!spec.tpmdevs.is_empty(), "-tpmdev: TPM is not supported yet"),
+        (!spec.display.vnc.is_empty(), "-vnc: VNC is not supported yet"),
+        (run.loadvm.is_some(), "-loadvm: snapshots of the machine are not supported yet"),
+        (run.dump_vmstate.is_some(), "-dump-vmstate: not supported yet"),
+    ])?;
+    let Some(uri) = &run.incoming else { return Ok(()) };
+    let known = ["tcp:", "unix:", "vsock:", "fd:", "exec:", "rdma:"];
+    if uri.text != "defer" && !known.iter().any(|k| uri.text.starts_with(k)) {
+        return Err(uri.loc.locate(qerr!("unknown migration protocol: {}", uri.text)));
+    }
+    Err(qerr!("-incoming: migration is not supported yet"))
+}
+
+fn first_refused(checks: &[(bool, &'static str)]) -> QResult<()> {
     match checks.iter().find(|(bad, _)| *bad) {
         Some((_, text)) => Err(QError::generic(*text)),
         None => Ok(()),

@@ -46,7 +46,7 @@ fn nothing_said() {
     let spec = pc("");
     assert_eq!(spec.accels.iter().map(|a| a.name.as_str()).collect::<Vec<_>>(), ["tcg"]);
     assert_eq!(labels(&spec), ["serial0", "parallel0", "compat_monitor0"]);
-    let places = place::place_drives(&spec.drives, &MachineDefaults::default()).unwrap();
+    let places = place::place_drives(&spec.drives, &MachineDefaults::default()).0;
     assert_eq!(places.iter().map(|p| p.id.as_str()).collect::<Vec<_>>(), ["ide1-cd0", "floppy0", "sd0"]);
     assert_eq!(spec.nics.len(), 1);
     assert_eq!(spec.netdevs[0].kind, "user");

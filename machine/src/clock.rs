@@ -4,6 +4,8 @@
 //! are deadlines on it (or on the host's real-time clock), kept in one queue that the main loop serves.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::device::DevId;
@@ -17,33 +19,77 @@ pub enum ClockKind {
     Realtime,
 }
 
-/// The clocks.
-pub struct Clock {
+/// Virtual time as any thread may read it, without a lock.
+///
+/// One word holds it all: twice the offset to host time, plus one while it runs; twice the time itself while it stands.
+pub struct VirtualClock {
     base: Instant,
-    /// Virtual time at `resumed` (running) or now (stopped).
-    accumulated: i64,
-    resumed: Option<Instant>,
-    manual: bool,
+    word: AtomicI64,
 }
 
-impl Default for Clock {
+impl Default for VirtualClock {
     fn default() -> Self {
-        Self { base: Instant::now(), accumulated: 0, resumed: None, manual: false }
+        Self { base: Instant::now(), word: AtomicI64::new(0) }
     }
+}
+
+impl VirtualClock {
+    fn host(&self) -> i64 {
+        self.base.elapsed().as_nanos() as i64
+    }
+
+    /// Nanoseconds of virtual time.
+    pub fn now(&self) -> i64 {
+        let w = self.word.load(Ordering::SeqCst);
+        (w >> 1) + if w & 1 != 0 { self.host() } else { 0 }
+    }
+
+    /// Whether it runs.
+    pub fn running(&self) -> bool {
+        self.word.load(Ordering::SeqCst) & 1 != 0
+    }
+
+    /// Lets it run.
+    pub fn start(&self) {
+        if !self.running() {
+            let offset = self.now() - self.host();
+            self.word.store(offset << 1 | 1, Ordering::SeqCst);
+        }
+    }
+
+    /// Stops it.
+    pub fn stop(&self) {
+        self.word.store(self.now() << 1, Ordering::SeqCst);
+    }
+
+    /// Sets the time.
+    pub fn set(&self, ns: i64) {
+        let w = if self.running() { (ns - self.host()) << 1 | 1 } else { ns << 1 };
+        self.word.store(w, Ordering::SeqCst);
+    }
+}
+
+/// The clocks.
+#[derive(Default)]
+pub struct Clock {
+    shared: Arc<VirtualClock>,
+    manual: bool,
 }
 
 impl Clock {
     /// Virtual time in nanoseconds.
     pub fn virtual_ns(&self) -> i64 {
-        match self.resumed {
-            Some(t) if !self.manual => self.accumulated + t.elapsed().as_nanos() as i64,
-            _ => self.accumulated,
-        }
+        self.shared.now()
+    }
+
+    /// The virtual clock, for threads without the machine lock.
+    pub fn shared(&self) -> Arc<VirtualClock> {
+        self.shared.clone()
     }
 
     /// Monotonic host time in nanoseconds since the machine was made.
     pub fn realtime_ns(&self) -> i64 {
-        self.base.elapsed().as_nanos() as i64
+        self.shared.host()
     }
 
     /// Time of the given clock.
@@ -61,20 +107,19 @@ impl Clock {
 
     /// Lets virtual time run.
     pub fn resume(&mut self) {
-        if self.resumed.is_none() {
-            self.resumed = Some(Instant::now());
+        if !self.manual {
+            self.shared.start();
         }
     }
 
     /// Stops virtual time.
     pub fn stop(&mut self) {
-        self.accumulated = self.virtual_ns();
-        self.resumed = None;
+        self.shared.stop();
     }
 
-    /// Virtual time advances only by [`Self::step`] from now on (qtest).
+    /// Virtual time advances only by [`Self::set_virtual`] from now on (qtest).
     pub fn set_manual(&mut self) {
-        self.accumulated = self.virtual_ns();
+        self.shared.stop();
         self.manual = true;
     }
 
@@ -85,10 +130,7 @@ impl Clock {
 
     /// Sets virtual time (qtest, loading state).
     pub fn set_virtual(&mut self, ns: i64) {
-        self.accumulated = ns;
-        if self.resumed.is_some() {
-            self.resumed = Some(Instant::now());
-        }
+        self.shared.set(ns);
     }
 }
 

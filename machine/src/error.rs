@@ -33,6 +33,18 @@ impl ErrorClass {
     }
 }
 
+/// What stands before an error's description on a terminal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prefix {
+    /// The program's name and a blank.
+    #[default]
+    Program,
+    /// The program's name; the description begins with a file and line.
+    File,
+    /// Nothing; the description names QEMU, as scripts expect.
+    Bare,
+}
+
 /// An error as a user sees it: class, one-line description, optional hint lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QError {
@@ -42,6 +54,8 @@ pub struct QError {
     pub desc: String,
     /// Further lines for people (printed on the command line only), each ending in a newline.
     pub hint: Option<String>,
+    /// What comes before it.
+    pub prefix: Prefix,
 }
 
 /// Result with a [`QError`].
@@ -55,7 +69,7 @@ impl QError {
 
     /// An error of the given class.
     pub fn new(class: ErrorClass, desc: impl Into<String>) -> Self {
-        Self { class, desc: desc.into(), hint: None }
+        Self { class, desc: desc.into(), hint: None, prefix: Prefix::Program }
     }
 
     /// `DeviceNotFound` for a device id or path.
@@ -70,6 +84,12 @@ impl QError {
             hint.push('\n');
         }
         self.hint = Some(hint);
+        self
+    }
+
+    /// Without the program's name in front.
+    pub fn bare(mut self) -> Self {
+        self.prefix = Prefix::Bare;
         self
     }
 

@@ -110,6 +110,10 @@ pub trait MonitorHost {
     fn input(&mut self, m: &mut MachineLock<'_>, mon: MonId, input: MonInput);
     /// Sends queued events (called after each round and by the host itself after each command).
     fn flush_events(&mut self, m: &mut MachineLock<'_>);
+    /// Runs a command of the human monitor and returns what it prints.
+    fn monitor_command(&mut self, _m: &mut MachineLock<'_>, _line: &str) -> String {
+        String::new()
+    }
 }
 
 /// How a run of the loop ended.
@@ -164,6 +168,7 @@ impl EventLoop {
             host.flush_events(m);
             return Ok(Some(status));
         }
+        crate::gdb::pump(m, host);
         host.flush_events(m);
         let busy = m.has_pending_work();
         self.arm_timer(m.next_timer_in());

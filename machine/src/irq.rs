@@ -18,8 +18,19 @@ pub enum IrqSink {
     None,
     /// A global system interrupt (ISA interrupts are GSIs 0-15).
     Gsi(u32),
+    /// Address line 20 of the boot processor.
+    A20,
     /// An input of a device.
     Device(DevId, u32),
+}
+
+/// Interrupt controllers in user space.
+#[derive(Clone, Debug, Default)]
+pub struct IrqChips {
+    /// The master 8259.
+    pub pic: Option<DevId>,
+    /// The I/O APICs, by their first global system interrupt.
+    pub ioapics: Vec<DevId>,
 }
 
 /// All lines of a machine.

@@ -12,23 +12,24 @@ use std::time::SystemTime;
 use rqemu_block::BlockGraph;
 use serde_json::Value;
 
-use crate::accel::kvm::VcpuConfig;
-use crate::accel::{Accel, IrqChip, NoCpu};
+use crate::accel::{Accel, CpuConfigs, IrqChip, NoCpu};
 use crate::boards::MachineObject;
 use crate::builder::MachineInfo;
 use crate::chardev::{CharId, CharTable, MonId};
 use crate::clock::{Clock, ClockKind, Timers};
 use crate::cpu::BootRegs;
 use crate::device::{Cx, DevId, Device, DeviceTree, GlobalProp};
+use crate::devices::legacy::{i8259, ioapic};
 use crate::direct::DirectBoot;
 use crate::event_loop::{FdTable, MonInput};
-use crate::irq::{IrqLine, IrqLines, IrqSink};
+use crate::irq::{IrqChips, IrqLine, IrqLines, IrqSink};
 use crate::memory::{
     access, FlatMaps, IoSpec, Maps, Owner, RamBlock, RamSource, RegionId, RegionKind, RegionTree, Space,
 };
 use crate::net::NetTable;
 use crate::pci::PciBuses;
 use crate::run::{RunControl, RunState};
+use crate::ui::input::InputRouter;
 use crate::{qerr, QResult};
 
 pub use crate::run::Cause;
@@ -68,6 +69,8 @@ pub struct Machine {
     isa_irqs: Vec<IrqLine>,
     /// Inputs of user-space interrupt controllers by GSI.
     pub gsi_sinks: Vec<Vec<IrqSink>>,
+    /// Interrupt controllers that are devices of ours (not the accelerator's).
+    pub irq_chips: IrqChips,
     /// Clocks.
     pub clock: Clock,
     /// `-rtc`: what real-time clocks start from and run on.
@@ -82,6 +85,8 @@ pub struct Machine {
     pub chardevs: CharTable,
     /// Network clients.
     pub net: NetTable,
+    /// Input devices.
+    pub input: InputRouter,
     /// Run state and requests.
     pub run: RunControl,
     /// Events not yet sent.
@@ -98,6 +103,12 @@ pub struct Machine {
     pub suspended_monitors: Vec<MonId>,
     /// Input that waits for the qtest server.
     pub qtest_inbox: Vec<u8>,
+    /// gdb stub.
+    pub gdb: Option<Box<crate::gdb::Gdb>>,
+    /// What has come for it.
+    pub gdb_inbox: VecDeque<crate::event_loop::MonInput>,
+    /// Why a vCPU stopped for the debugger.
+    pub debug_stop: Option<crate::accel::DebugStop>,
     /// The qtest server, if it was asked for.
     pub(crate) qtest: Option<Box<crate::qtest::Qtest>>,
     pub(crate) chr_again: Vec<CharId>,
@@ -109,6 +120,8 @@ pub struct Machine {
     pub rngs: crate::devices::virtio::rng::RngSources,
     /// Completions of block requests on their way to devices.
     pub(crate) completions: crate::completion::Completions,
+    /// Descriptors that clients and the command line handed over (`/dev/fdset/N`).
+    pub fdsets: crate::fdsets::FdSets,
     /// Objects of users.
     pub objects: crate::objects::ObjectTable,
     /// NUMA nodes, if the machine has any.
@@ -124,11 +137,19 @@ pub struct Machine {
     /// What the CPUs have in common, if the machine has any.
     pub cpu_setup: crate::cpu::SharedSetup,
     /// vCPUs to create (between board and accelerator start).
-    pub(crate) cpu_configs: Option<Vec<VcpuConfig>>,
+    pub(crate) cpu_configs: Option<CpuConfigs>,
+    /// Migration capability `events`: changes of state are announced.
+    pub migration_events: bool,
+    /// The last dump of guest memory: whether it was written, bytes written, bytes in all.
+    pub dump: Option<(bool, i64, i64)>,
     /// Construction is over: from now on devices are hot-plugged.
     pub ready: bool,
+    /// What `-d` logs.
+    pub log: std::sync::Arc<crate::log::Log>,
     /// Device that the power button is wired to.
     pub power_device: Option<DevId>,
+    /// Device behind the VMware port.
+    pub vmport: Option<DevId>,
     /// Folders searched for firmware files, in order.
     pub firmware_dirs: Vec<PathBuf>,
     effects: VecDeque<Effect>,
@@ -153,6 +174,7 @@ impl Machine {
             irqs: IrqLines::default(),
             isa_irqs: Vec::new(),
             gsi_sinks: Vec::new(),
+            irq_chips: IrqChips::default(),
             clock: Clock::default(),
             rtc: crate::spec::RtcSpec::default(),
             timers: Timers::default(),
@@ -160,6 +182,7 @@ impl Machine {
             pci: PciBuses::default(),
             chardevs: CharTable::default(),
             net: NetTable::default(),
+            input: InputRouter::default(),
             run: RunControl::default(),
             events: VecDeque::new(),
             rams: Vec::new(),
@@ -168,22 +191,30 @@ impl Machine {
             monitor_inbox: VecDeque::new(),
             suspended_monitors: Vec::new(),
             qtest_inbox: Vec::new(),
+            gdb: None,
+            gdb_inbox: VecDeque::new(),
+            debug_stop: None,
             qtest: None,
             chr_again: Vec::new(),
             block: BlockGraph::new(),
             iothreads: Default::default(),
             rngs: Default::default(),
             completions: Default::default(),
+            fdsets: Default::default(),
             objects: Default::default(),
             numa: None,
             board: None,
             info: MachineInfo::default(),
+            log: Default::default(),
             direct_boot: None,
             main_ram: Vec::new(),
             cpu_setup: None,
             cpu_configs: None,
+            migration_events: false,
+            dump: None,
             ready: false,
             power_device: None,
+            vmport: None,
             firmware_dirs: firmware_dirs(),
             effects: VecDeque::new(),
             depth: 0,
@@ -294,7 +325,8 @@ impl Machine {
 
     fn commit_memory(&mut self) {
         self.mem.take_dirty();
-        let new = FlatMaps { mem: self.mem.flatten(self.mem.system), io: self.mem.flatten(self.mem.io) };
+        let mem = self.mem.flatten(self.mem.system).observed(self.accel.write_observer());
+        let new = FlatMaps { mem, io: self.mem.flatten(self.mem.io) };
         if let Err(e) = self.accel.memory_changed(&self.flat, &new) {
             self.fault.get_or_insert(e);
         }
@@ -404,6 +436,7 @@ impl Machine {
         match self.irqs.set(line, level) {
             IrqSink::None => {}
             IrqSink::Gsi(gsi) => self.set_gsi(gsi, level),
+            IrqSink::A20 => self.accel.set_a20(level),
             IrqSink::Device(dev, pin) => self.effects.push_back(Effect::IrqInput(dev, pin, level)),
         }
     }
@@ -419,6 +452,22 @@ impl Machine {
                 self.effects.push_back(Effect::IrqInput(dev, pin, level));
             }
         }
+    }
+
+    /// The boot processor takes the interrupt that the 8259s request: their vector.
+    pub fn acknowledge_pic(&mut self) -> u8 {
+        let Some(master) = self.irq_chips.pic else { return 0 };
+        let v = i8259::acknowledge(self, master);
+        self.settle_if_idle();
+        v
+    }
+
+    /// A local APIC broadcasts that a level interrupt ended.
+    pub fn end_of_interrupt(&mut self, vector: u8) {
+        for io in self.irq_chips.ioapics.clone() {
+            ioapic::end_of_interrupt(self, io, vector);
+        }
+        self.settle_if_idle();
     }
 
     /// The shared line of an ISA interrupt.
@@ -448,6 +497,14 @@ impl Machine {
                 let Some((dev, id)) = self.timers.pop(kind, now) else { break };
                 if dev == crate::chardev::TIMER_DEV {
                     self.chr_timer(id);
+                    continue;
+                }
+                if dev == crate::net::TIMER_DEV {
+                    self.announce_again(id);
+                    continue;
+                }
+                if dev == crate::ui::input::TIMER_DEV {
+                    self.key_timer();
                     continue;
                 }
                 self.with_dev(dev, |d, cx| {
@@ -495,6 +552,7 @@ impl Machine {
     pub fn has_pending_work(&self) -> bool {
         !self.monitor_inbox.is_empty()
             || !self.qtest_inbox.is_empty()
+            || !self.gdb_inbox.is_empty()
             || !self.chr_again.is_empty()
             || !self.net.again.is_empty()
             || self.run.requests.any()
@@ -544,7 +602,20 @@ impl Machine {
                 self.request_shutdown(Cause::HostError);
             }
         }
+        self.log_cpu_reset();
         self.accel.reset_cpus();
+    }
+
+    /// Logs the state of all CPUs before a reset (`-d cpu_reset`).
+    pub fn log_cpu_reset(&mut self) {
+        if !self.log.wants(crate::log::CPU_RESET) {
+            return;
+        }
+        for i in 0..self.info.cpus.len() {
+            if let Some(regs) = self.accel.cpu_regs(i) {
+                self.log.write(&format!("CPU Reset (CPU {i})\n{}", crate::cpu::dump(&regs)));
+            }
+        }
     }
 
     /// Loads the kernel of a boot without firmware; `None` if firmware boots.
@@ -627,6 +698,9 @@ impl crate::memory::access::IoTarget for Machine {
     }
     fn io_write(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8, value: u64) {
         Machine::io_write(self, owner, spec, offset, size, value);
+    }
+    fn unassigned(&mut self, write: bool, addr: u64, size: usize) {
+        self.log.unassigned(write, addr, size);
     }
 }
 

@@ -92,7 +92,7 @@ impl PidFile {
             .truncate(false)
             .mode(0o600)
             .open(path)
-            .map_err(|e| fail("Cannot open pid file", &e))?;
+            .map_err(|e| fail(&format!("Could not create '{path}'"), &e))?;
         // SAFETY: an all-zero flock asks for the whole file; the structure outlives the call.
         let locked = unsafe {
             let mut l: libc::flock = std::mem::zeroed();
@@ -128,14 +128,24 @@ pub fn chroot(dir: &str) -> QResult<()> {
     Ok(())
 }
 
-/// Becomes `user` (a name, or `uid:gid`).
-pub fn run_as(user: &str) -> QResult<()> {
+/// uid and gid of `user` (a name, or `uid:gid`).
+///
+/// # Errors
+/// There is no such user.
+pub fn user_ids(user: &str) -> QResult<(u32, u32)> {
     let ids = match user.split_once(':') {
         Some((u, g)) => u.parse().ok().zip(g.parse().ok()),
         None => lookup(user),
     };
-    let (uid, gid): (u32, u32) =
-        ids.ok_or_else(|| qerr!("User \"{user}\" doesn't exist (and is not <uid>:<gid>)"))?;
+    ids.ok_or_else(|| qerr!("User \"{user}\" doesn't exist (and is not <uid>:<gid>)"))
+}
+
+/// Becomes `user`.
+///
+/// # Errors
+/// There is no such user, or this process may not become it.
+pub fn run_as(user: &str) -> QResult<()> {
+    let (uid, gid) = user_ids(user)?;
     // SAFETY: plain calls without pointers (an empty list is passed to setgroups).
     let ok = unsafe {
         libc::setgroups(0, std::ptr::null()) == 0 && libc::setgid(gid) == 0 && libc::setuid(uid) == 0
@@ -202,7 +212,10 @@ mod tests {
         drop(p);
         assert!(!path.exists());
         let e = PidFile::create("/nonexistent/p").err().unwrap();
-        assert_eq!(e.desc, "cannot create PID file: Cannot open pid file: No such file or directory");
+        assert_eq!(
+            e.desc,
+            "cannot create PID file: Could not create '/nonexistent/p': No such file or directory"
+        );
     }
 
     #[test]

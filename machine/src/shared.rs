@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::log::Log;
 use crate::machine::Machine;
 use crate::memory::access::IoTarget;
 use crate::memory::{IoSpec, Maps, Owner};
@@ -18,13 +19,14 @@ pub struct Shared {
     pub maps: Maps,
     /// vCPU threads.
     pub vcpus: Arc<VcpuControl>,
+    log: Arc<Log>,
 }
 
 impl Shared {
     /// Wraps a machine.
     pub fn new(m: Machine) -> Arc<Self> {
-        let (maps, vcpus) = (m.maps.clone(), m.run.vcpus.clone());
-        Arc::new(Self { machine: Mutex::new(m), maps, vcpus })
+        let (maps, vcpus, log) = (m.maps.clone(), m.run.vcpus.clone(), m.log.clone());
+        Arc::new(Self { machine: Mutex::new(m), maps, vcpus, log })
     }
 
     /// Takes the machine lock.
@@ -40,6 +42,9 @@ impl IoTarget for &Shared {
     }
     fn io_write(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8, value: u64) {
         self.lock().io_write(owner, spec, offset, size, value);
+    }
+    fn unassigned(&mut self, write: bool, addr: u64, size: usize) {
+        self.log.unassigned(write, addr, size);
     }
 }
 
@@ -97,6 +102,7 @@ impl MachineLock<'_> {
         }
         self.pause_vcpus();
         self.clock.stop();
+        self.accel.clock_changed();
         self.run.set_state(state);
         self.notify_run_state(false);
         self.emit("STOP", None);
@@ -110,6 +116,7 @@ impl MachineLock<'_> {
         self.emit("RESUME", None);
         self.run.set_state(RunState::Running);
         self.clock.resume();
+        self.accel.clock_changed();
         self.notify_run_state(true);
         self.vcpus.resume();
         self.wake_loop();

@@ -7,7 +7,6 @@
 use crate::event::{self, Throttle};
 use crate::fds::FdStore;
 use crate::hmp::{FormatDefaults, HmpSession};
-use crate::keyqueue::KeyQueue;
 use crate::session::{ReplyTo, Session};
 use crate::table;
 use crate::wire::Style;
@@ -16,17 +15,24 @@ use rqemu_machine::clock::ClockKind;
 use rqemu_machine::device::DevId;
 use rqemu_machine::event_loop::{MonInput, MonitorHost};
 use rqemu_machine::shared::MachineLock;
+use rqemu_machine::spec::ChardevSpec;
 use rqemu_machine::{qerr, QResult};
 use serde_json::Value;
 use std::time::Instant;
 
-/// Timer that wakes the main loop for held events and keys; it belongs to no device.
-const WAKE_TIMER: (DevId, u32) = (DevId(u32::MAX - 1), 0);
+/// Timer that wakes the main loop for held events; it belongs to no device.
+const WAKE_TIMER: (DevId, u32) = (DevId::MONITOR_TIMERS, 0);
 
 /// What commands need that the machine does not know.
 pub trait Env: Send {
     /// Options for `query-command-line-options`, with their parameters.
     fn command_line_options(&self) -> Vec<CommandLineOption>;
+
+    /// Character devices that `text` describes as `-chardev` does; `id` stands for an `id=` in it.
+    ///
+    /// # Errors
+    /// What `-chardev` would say.
+    fn chardevs(&self, text: &str, id: Option<&str>) -> QResult<Vec<ChardevSpec>>;
 }
 
 /// An option for `query-command-line-options`.
@@ -59,6 +65,10 @@ impl Env for NoEnv {
     fn command_line_options(&self) -> Vec<CommandLineOption> {
         Vec::new()
     }
+
+    fn chardevs(&self, _: &str, _: Option<&str>) -> QResult<Vec<ChardevSpec>> {
+        Err(qerr!("chardev: not available"))
+    }
 }
 
 /// What a command may touch.
@@ -69,10 +79,8 @@ pub struct MonitorCx<'a, 'm> {
     pub mon: &'a mut MonState,
     /// The rest of the program.
     pub env: &'a mut dyn Env,
-    /// Descriptors by name, and sets of descriptors.
+    /// Descriptors by name.
     pub fds: &'a mut FdStore,
-    /// Keys under way.
-    pub keys: &'a mut KeyQueue,
     /// Effects on the session, applied after the command.
     pub after: After,
 }
@@ -99,8 +107,6 @@ pub struct MonState {
     pub cpu: usize,
     /// What the next `/fmt` of an HMP command leaves out.
     pub format: FormatDefaults,
-    /// Pointer buttons that `mouse_button` holds down.
-    pub buttons: i64,
     /// Lines that were typed, oldest first.
     pub history: Vec<String>,
 }
@@ -137,7 +143,6 @@ pub struct Monitors {
     list: Vec<Monitor>,
     throttle: Throttle,
     fds: FdStore,
-    keys: KeyQueue,
     /// What the wake-up timer is set to.
     armed: Option<Instant>,
     env: Box<dyn Env>,
@@ -146,19 +151,7 @@ pub struct Monitors {
 impl Monitors {
     /// No monitors yet.
     pub fn new(env: Box<dyn Env>) -> Self {
-        Self {
-            list: Vec::new(),
-            throttle: Throttle::default(),
-            fds: FdStore::default(),
-            keys: KeyQueue::default(),
-            armed: None,
-            env,
-        }
-    }
-
-    /// Sets of descriptors (for `-add-fd`).
-    pub fn fds(&mut self) -> &mut FdStore {
-        &mut self.fds
+        Self { list: Vec::new(), throttle: Throttle::default(), fds: FdStore::default(), armed: None, env }
     }
 
     /// Adds a QMP monitor on a character device.
@@ -211,7 +204,6 @@ impl Monitors {
                         mon: &mut mon.state,
                         env: &mut *self.env,
                         fds: &mut self.fds,
-                        keys: &mut self.keys,
                         after: After::default(),
                     };
                     let result = table::dispatch(&mut cx, &request.command, request.arguments, request.oob);
@@ -226,7 +218,6 @@ impl Monitors {
                         mon: &mut mon.state,
                         env: &mut *self.env,
                         fds: &mut self.fds,
-                        keys: &mut self.keys,
                         after: After::default(),
                     };
                     session.run(&mut cx, line);
@@ -276,9 +267,9 @@ impl Monitors {
         }
     }
 
-    /// Wakes the main loop when a held event or a key is due.
+    /// Wakes the main loop when a held event is due.
     fn arm(&mut self, m: &mut MachineLock<'_>) {
-        let due = self.throttle.deadline().into_iter().chain(self.keys.deadline()).min();
+        let due = self.throttle.deadline();
         // A timer that fired a moment too early is set again.
         if due == self.armed && due.is_some() == m.timers.deadline(WAKE_TIMER).is_some() {
             return;
@@ -323,6 +314,18 @@ impl Monitors {
 }
 
 impl MonitorHost for Monitors {
+    fn monitor_command(&mut self, m: &mut MachineLock<'_>, line: &str) -> String {
+        let mut state = MonState::default();
+        let mut cx = MonitorCx {
+            m,
+            mon: &mut state,
+            env: &mut *self.env,
+            fds: &mut self.fds,
+            after: After::default(),
+        };
+        crate::hmp::execute(&mut cx, line)
+    }
+
     fn input(&mut self, m: &mut MachineLock<'_>, mon: MonId, input: MonInput) {
         let i = mon.0 as usize;
         let Some(entry) = self.list.get_mut(i) else { return };
@@ -345,7 +348,6 @@ impl MonitorHost for Monitors {
     }
 
     fn flush_events(&mut self, m: &mut MachineLock<'_>) {
-        self.keys.run(m);
         self.events(m);
         for i in 0..self.list.len() {
             let mon = &mut self.list[i];

@@ -84,6 +84,22 @@ fn errors_in_arguments() {
 }
 
 #[test]
+fn back_ends_and_facts_about_the_host() {
+    compare(&[
+        b"info numa\ninfo irq\ninfo mem\ninfo tlb\ninfo balloon\ninfo iothreads\ninfo dump\n", b"info memdev\n",
+        b"info sev\ninfo sgx\ninfo replay\ninfo rdma\ninfo usb\ninfo profile\ninfo vm-generation-id\n",
+        b"info block-jobs\ninfo migrate_capabilities\ninfo hotpluggable-cpus\ninfo tpm\ninfo memory-devices\n",
+        b"object_add\nobject_add iothread\nobject_add id=x\nobject_add nope,id=x\nobject_add iothread,id=i2,nope=1\n",
+        b"object_add iothread,id=i2,poll-max-ns=x\nobject_add iothread,id=i1,poll-max-ns=7\nqom-list /objects\n",
+        b"qom-get /objects/i1 poll-max-ns\nqom-set /objects/i1 poll-max-ns -1\nobject_del i1\nobject_del i1\n",
+        b"ringbuf_write x y\nringbuf_read x 1\nringbuf_read x\nboot_set c\nboot_set\nballoon 64\nballoon\nnmi\n",
+        b"replay_break 1\nreplay_seek 1\nreplay_delete_break\nexit_preconfig\ndumpdtb x\ninfo stats\ninfo stats nope\n",
+        b"gpa2hva 0\ngpa2hpa 0\ngva2gpa 0\nloadvm\nsavevm\ndump-guest-memory\ndump-guest-memory -z -l x\n",
+        b"migrate_set_capability nope on\nmigrate_set_capability events maybe\nmigrate_set_capability events\n",
+    ]);
+}
+
+#[test]
 fn completion_inserts_and_lists() {
     let ours = Server::ours(Kind::Hmp);
     let typed = |keys: &[u8]| {
@@ -93,7 +109,9 @@ fn completion_inserts_and_lists() {
     assert!(typed(b"scr\t").contains("screendump \x1b[K"));
     assert!(typed(b"info na\t").contains("info name \x1b[K"));
     assert!(typed(b"i\t").contains("i\x1b[K\r\ni         info      \r\n(qemu) i\x1b[K"));
-    assert!(typed(b"info bl\t").contains("\r\nblock       blockstats  \r\n(qemu) info block\x1b[K"));
+    assert!(
+        typed(b"info bl\t").contains("\r\nblock       block-jobs  blockstats  \r\n(qemu) info block\x1b[K")
+    );
     assert!(typed(b"help st\t").contains("help stop \x1b[K"));
     assert!(typed(b"xyz\t").ends_with(
         "xyz\x1b[K\r\nunknown command: 'xyz'\r\n(qemu) z\x1b[K\x1b[Dzz\x1b[K\x1b[D\x1b[Dzzz\x1b[K\r\n"

@@ -4,7 +4,7 @@
 //! The lines run with `-S`, so no guest code does; files are replaced by small ones ([`super::rewrite`]).
 
 use super::rewrite::rewrite;
-use super::{errors, trees, Sides};
+use super::{errors, trees, with_accel, Sides};
 use crate::bins::Bin;
 use crate::compare;
 use crate::proc::{Cmd, Exit};
@@ -57,7 +57,8 @@ fn row(sides: &Sides, line: &Value) -> Row {
 
 fn seen(bin: &Bin, argv: &[String]) -> Res<Seen> {
     let dir = tempfile::Builder::new().prefix("rqc").tempdir().map_err(|e| e.to_string())?;
-    let ready = rewrite(argv, dir.path())?;
+    let mut ready = rewrite(argv, dir.path())?;
+    ready.argv = with_accel(ready.argv);
     let sock = dir.path().join("compat-qmp");
     let qmp = format!("unix:{},server=on,wait=off", sock.display());
     let mut cmd = Cmd::new(bin).args(&ready.argv).args(["-S", "-qmp", &qmp]).dir(dir.path()).pipe_stdin();
@@ -138,9 +139,9 @@ fn difference(a: &Seen, b: &Seen) -> Option<String> {
                 .or_else(|| compare::first("query-pci", p, q).map(|d| format!("PCI: {d}")))
                 .or_else(|| compare::first("query-status", s, r).map(|d| format!("status: {d}")))
         }
-        (Seen::Ended { exit: x, stderr: e }, Seen::Ended { exit: y, stderr: f }) => {
-            (x != y).then(|| format!("{x:?} | qemu {y:?}")).or_else(|| compare::first_line(e, f))
-        }
+        (Seen::Ended { exit: x, stderr: e }, Seen::Ended { exit: y, stderr: f }) => (x != y)
+            .then(|| format!("{x:?} | qemu {y:?}"))
+            .or_else(|| compare::first_line(&errors::refusal(e), &errors::refusal(f))),
         (Seen::Ended { exit, stderr }, Seen::Started { .. }) => {
             Some(format!("does not start: {exit:?} {}", stderr.trim()))
         }

@@ -23,6 +23,8 @@ const CONFIGS: &[(&str, &str)] = &[
     ("pc hpet=off", "-machine pc,hpet=off -nodefaults"),
     ("pc numa", "-nodefaults -m 256 -smp 2 -object memory-backend-ram,id=m0,size=128M -object memory-backend-ram,id=m1,size=128M -numa node,memdev=m0,cpus=0 -numa node,memdev=m1,cpus=1"),
     ("pc vmgenid, pvpanic", "-nodefaults -device vmgenid,guid=11223344-5566-7788-99aa-bbccddeeff00 -device pvpanic"),
+    ("pc-i440fx-6.1 4 GiB, smp", "-machine pc-i440fx-6.1 -nodefaults -m 4G -smp 2"),
+    ("pc-i440fx-4.1", "-machine pc-i440fx-4.1 -nodefaults -smp 2"),
     ("pc-i440fx-2.0", "-machine pc-i440fx-2.0 -nodefaults"),
     ("q35", "-machine q35 -nodefaults"),
     ("microvm", "-machine microvm -nodefaults"),

@@ -33,6 +33,20 @@ impl Sides {
     }
 }
 
+/// The words of a command line with `-accel kvm` in front when none of them chooses an accelerator: the default is
+/// QEMU's software CPU, and both sides shall run on the same one.
+pub fn with_accel(words: Vec<String>) -> Vec<String> {
+    let chosen = |w: &String| {
+        let option = w.starts_with('-').then(|| w.trim_start_matches('-'));
+        option.is_some_and(|o| ["accel", "enable-kvm", "no-kvm", "icount"].contains(&o))
+            || w.contains("accel=")
+    };
+    if words.is_empty() || words.iter().any(chosen) {
+        return words;
+    }
+    ["-accel", "kvm"].map(str::to_owned).into_iter().chain(words).collect()
+}
+
 /// A named group of comparisons.
 pub struct Area {
     pub name: &'static str,

@@ -2,7 +2,7 @@
 //!
 //! `RQEMU` picks the binary; `/dev/kvm` is used when it can be opened, the software CPU otherwise.
 
-use rqemu_compat::areas::boot::{grub_qcow2, grub_session};
+use rqemu_compat::areas::boot::{grub_command, grub_prompt, grub_qcow2};
 use rqemu_compat::bins::{have_kvm, Bin};
 use rqemu_compat::proc::Exit;
 use rqemu_compat::vm::{VmOpts, SOON};
@@ -46,10 +46,13 @@ fn demo() -> Res<()> {
     let engine = if kvm["enabled"] == json!(true) { "KVM (/dev/kvm)" } else { "software CPU (tcg)" };
     say(&format!("QMP greeting: version {}; engine: {engine}", version["qemu"]));
     say("serial console of the guest");
-    let devices = grub_session(&mut vm, |text| {
+    let mut show = |text: &str| {
         print!("{}", printable(text));
         let _ = std::io::stdout().flush();
-    })?;
+    };
+    let tty = vm.serial()?;
+    grub_prompt(tty, &mut show)?;
+    let devices = grub_command(tty, "ls", &mut show)?;
     say(&format!("GRUB sees: {}", devices.replace('\n', " ")));
     for q in ["query-status", "query-block", "query-cpus-fast"] {
         let v = vm.query(q).map_err(|e| format!("{q}: {e}"))?;

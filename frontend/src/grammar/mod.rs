@@ -216,7 +216,7 @@ pub fn ini_line(line: &str) -> Option<IniLine<'_>> {
     let mut words = inner.into_inner().map(|p| p.as_str());
     Some(match rule {
         Rule::section => IniLine::Section(words.next()?, words.next()),
-        Rule::setting => IniLine::Setting(words.next()?, words.next()?),
+        Rule::setting => IniLine::Setting(words.next()?, words.next().unwrap_or_default()),
         _ => IniLine::Blank,
     })
 }
@@ -325,6 +325,7 @@ mod tests {
         assert_eq!(ini_line("[device \"a b\"]"), Some(IniLine::Section("device", Some("a b"))));
         assert_eq!(ini_line("  type = \"q35\""), Some(IniLine::Setting("type", "q35")));
         assert_eq!(ini_line("a=\"\""), Some(IniLine::Setting("a", "")));
+        assert_eq!(ini_line("a ="), Some(IniLine::Setting("a", "")));
         assert_eq!(ini_line("type = q35"), None);
     }
 }

@@ -53,7 +53,10 @@ pub fn readconfig(cx: &mut Cx, arg: &Arg<'_>) -> Res {
                 });
             }
             Some(IniLine::Setting(key, value)) => match &mut section {
-                Some(section) => section.pairs.push((key.to_string(), value.to_string())),
+                Some(section) => {
+                    section.pairs.push((key.to_string(), value.to_string()));
+                    section.loc = loc;
+                }
                 None => return Err(Stop::error(&loc, qerr!("no group defined"))),
             },
         }
@@ -69,6 +72,7 @@ struct Section {
     name: String,
     id: Option<String>,
     pairs: Vec<(String, String)>,
+    /// Its last line with something in it.
     loc: Loc,
 }
 

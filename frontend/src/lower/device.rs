@@ -83,6 +83,10 @@ fn need_str(dict: &mut Dict, key: &str) -> QResult<String> {
 
 fn object_spec(mut dict: Dict, loc: &Loc) -> QResult<ObjectSpec> {
     let qom_type = need_str(&mut dict, "qom-type")?;
+    if dict.get("id").is_none() {
+        // Of two mistakes, QEMU names this one.
+        rqemu_machine::objects::known_type(&qom_type)?;
+    }
     let id = need_str(&mut dict, "id")?;
     Ok(ObjectSpec { qom_type, id, props: dict, loc: loc.clone() })
 }

@@ -1,6 +1,7 @@
 //! Displays and video cards.
 
 use rqemu_machine::qerr;
+use rqemu_machine::qom::class_by_name;
 use rqemu_machine::spec::schema;
 use rqemu_machine::spec::visit::{self, Mode};
 use rqemu_machine::spec::{Loc, VgaKind};
@@ -79,10 +80,13 @@ pub fn finish(cx: &mut Cx) -> Res {
         if is_help(&name) {
             return Err(Stop::Help(HelpRequest::Vga));
         }
-        let Some(kind) = vga_kind(&name) else {
+        let Some(card) = VGA_CARDS.iter().find(|c| c.name == name) else {
             return Err(Stop::error(&Loc::NONE, qerr!("unknown vga type: {name}")));
         };
-        cx.spec.vga = Some(kind);
+        if !card.available() {
+            return Err(Stop::error(&Loc::NONE, qerr!("{} not available", card.text)));
+        }
+        cx.spec.vga = Some(card.kind);
     }
     let vnc = cx.take(&groups::VNC).into_iter().map(plain).collect();
     cx.spec.display.vnc = vnc;
@@ -90,14 +94,34 @@ pub fn finish(cx: &mut Cx) -> Res {
     Ok(())
 }
 
-fn vga_kind(name: &str) -> Option<VgaKind> {
-    Some(match name {
-        "none" => VgaKind::None,
-        "std" => VgaKind::Std,
-        "cirrus" => VgaKind::Cirrus,
-        "vmware" => VgaKind::Vmware,
-        "qxl" => VgaKind::Qxl,
-        "virtio" => VgaKind::Virtio,
-        _ => return None,
-    })
+/// A value of `-vga`.
+pub struct VgaCard {
+    /// Name.
+    pub name: &'static str,
+    kind: VgaKind,
+    /// Class of the device.
+    driver: Option<&'static str>,
+    /// Description.
+    pub text: &'static str,
 }
+
+impl VgaCard {
+    /// Whether this program has it.
+    pub fn available(&self) -> bool {
+        self.driver.is_none_or(|d| class_by_name(d).is_some())
+    }
+}
+
+const fn card(name: &'static str, kind: VgaKind, driver: &'static str, text: &'static str) -> VgaCard {
+    VgaCard { name, kind, driver: Some(driver), text }
+}
+
+/// Values of `-vga`, in the order of its help.
+pub static VGA_CARDS: [VgaCard; 6] = [
+    VgaCard { name: "none", kind: VgaKind::None, driver: None, text: "no graphic card" },
+    card("std", VgaKind::Std, "VGA", "standard VGA"),
+    card("cirrus", VgaKind::Cirrus, "cirrus-vga", "Cirrus VGA"),
+    card("vmware", VgaKind::Vmware, "vmware-svga", "VMWare SVGA"),
+    card("qxl", VgaKind::Qxl, "qxl-vga", "QXL VGA"),
+    card("virtio", VgaKind::Virtio, "virtio-vga", "Virtio VGA"),
+];

@@ -1,16 +1,13 @@
 //! fw_cfg items, SMBIOS and ACPI additions, option ROMs, clock.
 
-use rqemu_machine::spec::value::parse_bool;
-use rqemu_machine::spec::{
-    AcpiTableSpec, FwCfgSource, FwCfgSpec, GlobalSpec, Loc, OptionRomSpec, RtcBase, RtcClock, SmbiosKind,
-    SmbiosSpec,
-};
+use rqemu_machine::firmware::acpi::user::user_table;
+use rqemu_machine::spec::{FwCfgSource, FwCfgSpec, GlobalSpec, Loc, OptionRomSpec, RtcBase, RtcClock};
 use rqemu_machine::{qerr, QResult};
 
 use super::{at, Arg, Cx, Res, Stop};
 use crate::grammar;
 use crate::groups;
-use crate::opts::{number, Opts};
+use crate::opts::Opts;
 use crate::report::days_from_civil;
 
 /// `-L`.
@@ -25,101 +22,16 @@ pub fn data_dir(cx: &mut Cx, arg: &Arg<'_>) -> Res {
 
 /// `-smbios`.
 pub fn smbios(cx: &mut Cx, opts: Opts) -> Res {
-    let loc = opts.loc.clone();
-    let kind = at(&loc, smbios_kind(opts))?;
-    cx.spec.smbios.push(SmbiosSpec { kind, loc });
-    Ok(())
-}
-
-/// Fields of each SMBIOS type: text, number (`#`) or truth (`?`) by the last letter.
-const SMBIOS_FIELDS: &[(u8, &[&str])] = &[
-    (0, &["vendor", "version", "date", "release", "uefi?"]),
-    (1, &["manufacturer", "product", "version", "serial", "uuid", "sku", "family"]),
-    (2, &["manufacturer", "product", "version", "serial", "asset", "location"]),
-    (3, &["manufacturer", "version", "serial", "asset", "sku"]),
-    (
-        4,
-        &[
-            "sock_pfx",
-            "manufacturer",
-            "version",
-            "serial",
-            "asset",
-            "part",
-            "max-speed#",
-            "current-speed#",
-            "processor-id#",
-        ],
-    ),
-    (8, &["internal_reference", "external_reference", "connector_type#", "port_type#"]),
-    (11, &["value", "path"]),
-    (17, &["loc_pfx", "bank", "manufacturer", "serial", "asset", "part", "speed#"]),
-    (41, &["designation", "kind", "instance#", "pcidev"]),
-];
-
-fn smbios_kind(mut opts: Opts) -> QResult<SmbiosKind> {
-    if let Some(file) = opts.take("file") {
-        return match opts.items.first() {
-            Some((key, _)) => Err(qerr!("Invalid parameter '{key}'")),
-            None => Ok(SmbiosKind::File(file)),
-        };
-    }
-    let Some(kind) = opts.take("type") else { return Err(qerr!("Must specify type= or file=")) };
-    let kind = number("type", &kind)?;
-    if kind > 127 {
-        return Err(qerr!("out of range!"));
-    }
-    let Some((number_of, fields)) = SMBIOS_FIELDS.iter().find(|(n, _)| u64::from(*n) == kind) else {
-        return Err(qerr!("Don't know how to build fields for SMBIOS type {kind}"));
-    };
-    for (key, value) in &opts.items {
-        let field = fields.iter().find(|f| f.trim_end_matches(['#', '?']) == key);
-        match field {
-            None => return Err(qerr!("Invalid parameter '{key}'")),
-            Some(f) if f.ends_with('#') => drop(number(key, value)?),
-            Some(f) if f.ends_with('?') => drop(parse_bool(key, value)?),
-            Some(_) => {}
-        }
-    }
-    if let Some(uuid) = opts.get("uuid") {
-        grammar::uuid(uuid).ok_or_else(|| qerr!("Invalid UUID"))?;
-    }
-    if let (0, Some(release)) = (kind, opts.get("release")) {
-        // Two numbers; QEMU cuts them to bytes and looks at nothing behind them.
-        let digit = |s: &str| s.starts_with(|c: char| c.is_ascii_digit());
-        release
-            .split_once('.')
-            .filter(|(a, b)| digit(a) && a.bytes().all(|c| c.is_ascii_digit()) && digit(b))
-            .ok_or_else(|| qerr!("Invalid release"))?;
-    }
-    Ok(SmbiosKind::Type { number: *number_of, fields: opts.items })
+    at(&opts.loc, cx.spec.smbios.add(&opts.items))
 }
 
 /// `-acpitable`.
 pub fn acpitable(cx: &mut Cx, opts: Opts) -> Res {
-    at(&opts.loc, check_acpitable(&opts))?;
-    cx.spec.acpi_tables.push(AcpiTableSpec { fields: opts.items, loc: opts.loc });
-    Ok(())
-}
-
-fn check_acpitable(opts: &Opts) -> QResult<()> {
-    for (key, value) in &opts.items {
-        match key.as_str() {
-            "sig" | "oem_id" | "oem_table_id" | "asl_compiler_id" | "file" | "data" => {}
-            "rev" | "oem_rev" | "asl_compiler_rev" => {
-                let bound = if key == "rev" { ("uint8_t", 0xff) } else { ("uint32_t", 0xffff_ffff) };
-                match rqemu_machine::spec::size::parse_u64(value).filter(|_| !value.contains('-')) {
-                    None => return Err(qerr!("Parameter '{key}' expects a uint64 value")),
-                    Some(v) if v > bound.1 => return Err(qerr!("Parameter '{key}' expects {}", bound.0)),
-                    Some(_) => {}
-                }
-            }
-            _ => return Err(qerr!("Invalid parameter '{key}'")),
-        }
+    let made = at(&opts.loc, user_table(&opts.items))?;
+    if let Some(w) = made.warning {
+        cx.warn(&opts.loc, w);
     }
-    if opts.get("file").is_some() == opts.get("data").is_some() {
-        return Err(qerr!("'-acpitable' requires one of 'data' or 'file'"));
-    }
+    cx.spec.acpi_tables.push(made.table);
     Ok(())
 }
 

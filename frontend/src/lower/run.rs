@@ -3,7 +3,7 @@
 use rqemu_machine::spec::schema;
 use rqemu_machine::spec::visit::{self, Mode};
 use rqemu_machine::spec::{
-    size, AddFdSpec, Elevate, IcountSpec, Loc, PanicAction, SandboxSpec, WatchdogAction, Word,
+    size, text, AddFdSpec, Elevate, IcountSpec, Loc, PanicAction, SandboxSpec, WatchdogAction, Word,
 };
 use rqemu_machine::{qerr, QResult};
 
@@ -91,6 +91,7 @@ pub fn incoming(cx: &mut Cx, arg: &Arg<'_>) -> Res {
 
 /// `-runas`.
 pub fn runas(cx: &mut Cx, arg: &Arg<'_>) -> Res {
+    at(&arg.loc, rqemu_machine::process::user_ids(arg.value))?;
     cx.spec.run.runas = word(arg);
     Ok(())
 }
@@ -247,6 +248,10 @@ pub fn log_items(cx: &mut Cx, arg: &Arg<'_>) -> Res {
         if is_help(item) || !known {
             return Err(Stop::Help(HelpRequest::Log));
         }
+        if let Some(event) = item.strip_prefix("trace:") {
+            no_event(cx, &Loc::NONE, event);
+            continue;
+        }
         cx.spec.run.log.items.push(item.to_string());
     }
     Ok(())
@@ -279,16 +284,28 @@ fn parse_ranges(text: &str) -> QResult<Vec<(u64, u64)>> {
         .collect()
 }
 
-/// `-trace`.
+/// `-trace`: this program has no trace events, so each name is unknown.
 pub fn trace(cx: &mut Cx, opts: &Opts) -> Res {
     if opts.get("enable").is_some_and(is_help) {
         return Err(Stop::Help(HelpRequest::Trace));
     }
-    let log = &mut cx.spec.run.log;
-    log.trace.extend(opts.string("enable"));
-    log.trace_events.extend(opts.string("events"));
-    log.trace_file = opts.string("file").or(log.trace_file.take());
+    if let Some(name) = opts.get("enable") {
+        no_event(cx, &opts.loc, name);
+    }
+    if let Some(path) = opts.get("events") {
+        let text = std::fs::read_to_string(text::to_path(path)).map_err(|e| {
+            let loc = Loc::file(path, 0);
+            Stop::error(&loc, qerr!("{}", rqemu_machine::error::strerror(&e)))
+        })?;
+        for name in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+            no_event(cx, &opts.loc, name);
+        }
+    }
     Ok(())
+}
+
+fn no_event(cx: &mut Cx, loc: &Loc, name: &str) {
+    cx.warn(loc, format!("trace event '{}' does not exist", name.trim_start_matches('-')));
 }
 
 /// `-sandbox`, `-icount`, and options that exclude each other.

@@ -22,7 +22,7 @@ use crate::firmware::fw_cfg_files::microvm_ram_layout;
 use crate::irq::IrqSink;
 use crate::machine::Machine;
 use crate::memory::RegionKind;
-use crate::qom::{class_by_name, OnOffAuto, PropInput, PropStruct, PropTable};
+use crate::qom::{OnOffAuto, PropInput, PropStruct, PropTable};
 use crate::spec::MachineDefaults;
 use crate::{qerr, QResult};
 
@@ -47,6 +47,9 @@ pub static MICROVM: MachineType = MachineType {
         ..MachineDefaults::default()
     },
     compat: &[],
+    prefer_sockets: false,
+    keeps_amd_hole: false,
+    pci_root_uid: 0,
     props: || Box::new(MicrovmProps::default()),
     init,
 };
@@ -87,9 +90,9 @@ impl MachineProps for MicrovmProps {
 }
 
 const VIRTIO_BASE: u64 = 0xfeb0_0000;
-const IOAPIC2_BASE: u64 = 0xfec1_0000;
+pub(super) const IOAPIC2_BASE: u64 = 0xfec1_0000;
 /// First interrupts of the transports: on the second I/O APIC, on free inputs of the first, on ISA interrupts.
-const IRQ_IOAPIC2: u32 = 24;
+pub(super) const IRQ_IOAPIC2: u32 = 24;
 const IRQ_ACPI: u32 = 16;
 const IRQ_ISA: u32 = 5;
 
@@ -130,26 +133,25 @@ fn want(b: &Build<'_>) -> QResult<Want> {
 
 fn init(b: &mut Build<'_>) -> QResult<()> {
     let w = want(b)?;
+    let fw_cfg = fw_cfg::create(b.m, &[])?;
+    b.fw_cfg = Some(fw_cfg);
     b.create_cpus()?;
-    for class in ["kvmvapic", "kvmclock"] {
-        if w.kernel_chips && class_by_name(class).is_some() {
-            b.m.add_board_device(class, Some(DeviceTree::SYSTEM), &[])?;
-        }
-    }
     b.layout = microvm_ram_layout(b.ram_size);
     let ram = b.main_ram()?;
     map_ram(b.m, ram, b.layout);
-    let fw_cfg = fw_cfg::create(b.m, &[])?;
-    b.fw_cfg = Some(fw_cfg);
     let bridge = b.m.add_board_device("isabus-bridge", Some(DeviceTree::SYSTEM), &[])?;
     let isa = b.m.with::<IsaBridge, _>(bridge, |d, _| d.bus());
     let isa = isa.ok_or_else(|| qerr!("machine has no ISA bus"))?;
     b.isa_bus = Some(isa);
     let chips = ioapics(b, &w)?;
+    b.create_guest_clock()?;
     transports(b, &w)?;
     if w.acpi {
         b.power_device = Some(ged::create(b.m)?);
     }
+    let user = |chip: bool| u32::from(chip && !w.kernel_chips);
+    b.m.tree.board_irqs =
+        transport_irqs(&w).1 + u32::from(w.acpi) + u32::from(w.rtc) + user(w.pic) + user(w.pit);
     legacy_devices(b, &w, isa, chips)?;
     load_firmware(b, &w)
 }
@@ -166,7 +168,11 @@ fn ioapics(b: &mut Build<'_>, w: &Want) -> QResult<(Option<DevId>, Option<DevId>
         return Ok((Some(first), None));
     }
     let second = b.m.add_board_device("ioapic", system, &[])?;
-    if let Some(r) = b.m.with::<Ioapic, _>(second, |i, _| i.region()) {
+    let region = b.m.with::<Ioapic, _>(second, |i, _| {
+        i.set_gsi_base(ioapic::PINS as u32);
+        i.region()
+    });
+    if let Some(r) = region {
         let system = b.m.mem.system;
         b.m.mem.unmap(r);
         b.m.mem.map(system, r, IOAPIC2_BASE, 0);
@@ -215,6 +221,7 @@ fn legacy_devices(
     if !w.kernel_chips {
         connect_gsis(b.m, pics, io1);
         if let Some(io2) = io2 {
+            b.m.irq_chips.ioapics.push(io2);
             b.m.gsi_sinks.extend((0..ioapic::PINS as u32).map(|pin| vec![IrqSink::Device(io2, pin)]));
         }
         if let (Some(io), Some((master, _))) = (io1, pics) {
@@ -248,7 +255,7 @@ fn load_firmware(b: &mut Build<'_>, w: &Want) -> QResult<()> {
     }
     let data = path.and_then(|p| std::fs::read(p).ok());
     let Some(data) = data.filter(|d| !d.is_empty() && d.len() % 65536 == 0) else {
-        return Err(qerr!("could not load PC BIOS '{name}'"));
+        return Err(qerr!("qemu: could not load PC BIOS '{name}'").bare());
     };
     let size = data.len() as u64;
     let bios = b.m.new_ram("pc.bios", size, false, None)?;
@@ -266,7 +273,7 @@ fn load_firmware(b: &mut Build<'_>, w: &Want) -> QResult<()> {
 }
 
 /// Transports that have a device, highest address first.
-fn used_transports(m: &Machine) -> Vec<VirtioMmio> {
+pub(super) fn used_transports(m: &Machine) -> Vec<VirtioMmio> {
     let Some(p) = m.board.as_ref().and_then(|b| b.props.as_any().downcast_ref::<MicrovmProps>()) else {
         return Vec::new();
     };

@@ -2,9 +2,12 @@
 
 mod memory;
 pub mod microvm;
+pub mod microvm_dt;
 mod none;
 mod pc;
 mod props;
+mod values;
+mod versions;
 
 pub use memory::RamLayout;
 pub use microvm::MicrovmProps;
@@ -44,8 +47,14 @@ pub struct MachineType {
     pub acpi: bool,
     /// Default devices.
     pub defaults: fn() -> MachineDefaults,
-    /// Values that this version changes.
-    pub compat: &'static [Compat],
+    /// Values that this version and the ones after it changed, the latest version's first.
+    pub compat: &'static [&'static [Compat]],
+    /// `-smp N` makes sockets rather than cores.
+    pub prefer_sockets: bool,
+    /// AMD's HyperTransport range below 1 TiB is reserved for guests with AMD processors.
+    pub keeps_amd_hole: bool,
+    /// `_UID` of the PCI root in the ACPI tables.
+    pub pci_root_uid: u8,
     /// Its properties.
     pub props: fn() -> Box<dyn MachineProps>,
     /// Builds the board.
@@ -74,13 +83,27 @@ impl MachineType {
             max_cpus: self.max_cpus.max(1),
             dies: self.max_cpus > 1,
             clusters: false,
-            prefer_sockets: false,
+            prefer_sockets: self.prefer_sockets,
         }
     }
 }
 
 /// All machine types, in the order of `-machine help`.
-pub static MACHINES: &[&MachineType] = &[&microvm::MICROVM, &pc::PC_7_2, &none::NONE];
+pub static MACHINES: &[&MachineType] = &[
+    &microvm::MICROVM,
+    &pc::PC_7_2,
+    &versions::PC_7_1,
+    &versions::PC_7_0,
+    &versions::PC_6_2,
+    &versions::PC_6_1,
+    &versions::PC_6_0,
+    &versions::PC_5_2,
+    &versions::PC_5_1,
+    &versions::PC_5_0,
+    &versions::PC_4_2,
+    &versions::PC_4_1,
+    &none::NONE,
+];
 
 /// By name or alias.
 pub fn find(name: &str) -> Option<&'static MachineType> {

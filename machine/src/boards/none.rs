@@ -26,6 +26,9 @@ pub static NONE: MachineType = MachineType {
         ..MachineDefaults::default()
     },
     compat: &[],
+    prefer_sockets: false,
+    keeps_amd_hole: false,
+    pci_root_uid: 0,
     props: || Box::new(CommonProps::default()),
     init: |_| Ok(()),
 };

@@ -10,17 +10,20 @@ use super::MachineType;
 use crate::builder::Build;
 use crate::device::{BusId, DevId, DeviceTree, Place};
 use crate::devices::chipset::{dma, fw_cfg, i440fx, piix3, piix4_pm};
+use crate::devices::legacy::i8042::I8042;
 use crate::devices::legacy::ioapic::Ioapic;
 use crate::devices::legacy::{connect_gsis, hpet, i8259};
+use crate::devices::misc::port92::Port92;
 use crate::devices::misc::ports;
 use crate::firmware::fw_cfg_files::pc_ram_layout;
+use crate::irq::{IrqLine, IrqSink};
 use crate::memory::{RamSource, RegionId, RegionKind};
 use crate::qom::{OnOffAuto, PropInput};
 use crate::spec::MachineDefaults;
 use crate::{qerr, QResult};
 
-/// `pc-i440fx-7.2`.
-pub static PC_7_2: MachineType = MachineType {
+/// `pc-i440fx-7.2`; older versions are made from it.
+pub(super) const PC: MachineType = MachineType {
     name: "pc-i440fx-7.2",
     alias: Some("pc"),
     desc: "Standard PC (i440FX + PIIX, 1996)",
@@ -34,9 +37,15 @@ pub static PC_7_2: MachineType = MachineType {
     acpi: true,
     defaults: MachineDefaults::default,
     compat: &[],
+    prefer_sockets: false,
+    keeps_amd_hole: true,
+    pci_root_uid: 0,
     props: || Box::new(PcProps::default()),
     init,
 };
+
+/// The current version.
+pub static PC_7_2: MachineType = PC;
 
 /// What the phases of the board hand on.
 struct Pc {
@@ -48,6 +57,7 @@ struct Pc {
 fn init(b: &mut Build<'_>) -> QResult<()> {
     refuse_undone(b)?;
     b.create_cpus()?;
+    b.create_guest_clock()?;
     let kernel_chips = b.kernel_irqchip();
     let max_below = b.props::<PcProps>().map_or(0, |p| p.max_ram_below_4g.0);
     let layout = pc_ram_layout(b.ram_size, Some(max_below).filter(|m| *m > 0));
@@ -63,6 +73,11 @@ fn init(b: &mut Build<'_>) -> QResult<()> {
         b.m,
         &i440fx::PcMemory { ram, pci: pci_mem, ram_size: b.ram_size, pci_hole64_size: None },
     )?;
+    let bypass = b.props::<PcProps>().is_some_and(|p| p.default_bus_bypass_iommu);
+    if let Some(n) = b.m.tree.get_mut(host.host).filter(|_| bypass) {
+        // There is no IOMMU that anything could bypass.
+        n.props.set_prop(n.class.name, "bypass-iommu", &PropInput::Str("on"))?;
+    }
     let bridge = piix3::create(b.m, &host)?;
     let pc = Pc { isa: bridge.isa, pci: host.bus, fw_cfg };
     legacy_devices(b, &pc, &host, kernel_chips)?;
@@ -76,7 +91,7 @@ fn init(b: &mut Build<'_>) -> QResult<()> {
 /// Properties that users may write but that ask for something this board does not have.
 fn refuse_undone(b: &Build<'_>) -> QResult<()> {
     let Some(p) = b.props::<PcProps>() else { return Ok(()) };
-    if p.x86.smm == OnOffAuto::On {
+    if p.x86.smm == OnOffAuto::On && b.m.accel.name() != "qtest" {
         return Err(qerr!("System Management Mode not supported by this hypervisor."));
     }
     let undone = [
@@ -84,7 +99,6 @@ fn refuse_undone(b: &Build<'_>) -> QResult<()> {
         ("suppress-vmdesc=on", p.x86.common.suppress_vmdesc),
         ("pit=off", p.x86.pit == OnOffAuto::Off),
         ("pic=off", p.x86.pic == OnOffAuto::Off),
-        ("vmport=on", p.vmport == OnOffAuto::On),
         ("pcspk-audiodev", p.pcspk_audiodev.0.is_some()),
     ];
     match undone.iter().find(|(_, wanted)| *wanted) {
@@ -130,11 +144,38 @@ fn legacy_devices(b: &mut Build<'_>, pc: &Pc, host: &i440fx::I440fxParts, kernel
     b.create_serials(pc.isa)?;
     b.create_parallels(pc.isa)?;
     b.create_floppy(pc.isa)?;
-    if keyboard {
-        b.m.add_board_device("i8042", isa, &[])?;
+    let lines = lines_of(hpet.is_some(), keyboard, b.acpi_enabled(), kernel_chips);
+    b.m.tree.board_irqs = lines;
+    if !keyboard {
+        // The A20 gate and what else belongs to it go with the controller.
+        return Ok(());
     }
-    b.m.add_board_device("port92", isa, &[])?;
+    let keyboard = b.m.add_board_device("i8042", isa, &[])?;
+    let line = b.m.with::<I8042, _>(keyboard, |k, _| k.a20_line());
+    connect_a20(b, line);
+    if b.props::<PcProps>().is_some_and(|p| p.vmport.or(true)) {
+        b.m.add_board_device("vmport", isa, &[])?;
+        b.m.add_board_device("vmmouse", isa, &[])?;
+    }
+    let port = b.m.add_board_device("port92", isa, &[])?;
+    let line = b.m.with::<Port92, _>(port, |p, _| p.a20_line());
+    connect_a20(b, line);
     Ok(())
+}
+
+/// Number of the board's own interrupt lines that an output of a device leads to: all global interrupts with a HPET,
+/// else those of RTC, PIT, keyboard, mouse and ACPI; A20 from two places; SMI; the 8259's output.
+fn lines_of(hpet: bool, keyboard: bool, acpi: bool, kernel_chips: bool) -> u32 {
+    let shared =
+        if hpet { 24 } else { 1 + u32::from(!kernel_chips) + 2 * u32::from(keyboard) + u32::from(acpi) };
+    shared + 2 * u32::from(keyboard) + u32::from(acpi) + u32::from(!kernel_chips)
+}
+
+/// Both gates lead to the same line; the last one that moves decides.
+fn connect_a20(b: &mut Build<'_>, line: Option<IrqLine>) {
+    if let Some(line) = line {
+        b.m.irqs.connect(line, IrqSink::A20);
+    }
 }
 
 fn south_bridge(b: &mut Build<'_>, pc: &Pc) -> QResult<()> {
@@ -143,9 +184,14 @@ fn south_bridge(b: &mut Build<'_>, pc: &Pc) -> QResult<()> {
     b.m.add_board_device("piix3-ide", Some(pc.pci), &addr)?;
     b.create_ide_drives()?;
     if b.acpi_enabled() {
-        b.power_device = Some(piix4_pm::create(b.m, pc.pci, Some(pc.fw_cfg), false)?);
+        b.power_device = Some(piix4_pm::create(b.m, pc.pci, Some(pc.fw_cfg), smm(b))?);
     }
     Ok(())
+}
+
+/// System management mode, for the tables and the chipset: where no processor has to enter it.
+fn smm(b: &Build<'_>) -> bool {
+    b.m.accel.name() == "qtest" && b.props::<PcProps>().is_some_and(|p| p.x86.smm != OnOffAuto::Off)
 }
 
 /// The system firmware at the top of 4 GiB, its last 128 KiB also below 1 MiB, and RAM for option ROMs behind it.
@@ -158,7 +204,7 @@ fn load_firmware(b: &mut Build<'_>, pci_mem: RegionId) -> QResult<()> {
     }
     let data = path.as_deref().and_then(|p: &Path| std::fs::read(p).ok());
     let Some(data) = data.filter(|d| !d.is_empty() && d.len() % 65536 == 0) else {
-        return Err(qerr!("could not load PC BIOS '{name}'"));
+        return Err(qerr!("qemu: could not load PC BIOS '{name}'").bare());
     };
     let size = data.len() as u64;
     let bios = b.m.new_ram("pc.bios", size, true, None)?;

@@ -2,7 +2,12 @@
 
 use rqemu_derive::Device;
 
+use super::values::{
+    BootConfiguration, BusLockLimit, MemoryConfiguration, NoGuard, NoPhandle, NoText, SgxEpc,
+    SmpConfiguration,
+};
 use super::MachineProps;
+use crate::objects::Str;
 use crate::qom::{AudiodevRef, MemdevRef, OnOffAuto, PropStruct, PropTable, Size};
 
 /// Properties that every machine has.
@@ -22,7 +27,43 @@ pub struct CommonProps {
     pub usb: bool,
     /// Firmware image
     #[prop]
-    pub firmware: Option<String>,
+    pub firmware: Str,
+    /// Linux kernel image file
+    #[prop]
+    pub kernel: Str,
+    /// Linux initial ramdisk file
+    #[prop]
+    pub initrd: Str,
+    /// Linux kernel command line
+    #[prop]
+    pub append: Str,
+    /// Linux kernel device tree file
+    #[prop]
+    pub dtb: Str,
+    /// Dump current dtb to a file and quit
+    #[prop]
+    pub dumpdtb: NoText,
+    /// Overrides the "compatible" property of the dt root node
+    #[prop(name = "dt-compatible")]
+    pub dt_compatible: NoText,
+    /// The first phandle ID we may generate dynamically
+    #[prop(name = "phandle-start")]
+    pub phandle_start: NoPhandle,
+    /// Object that encrypts memory
+    #[prop(name = "memory-encryption")]
+    pub memory_encryption: NoText,
+    /// Object that guards the guest's memory
+    #[prop(name = "confidential-guest-support")]
+    pub confidential_guest_support: NoGuard,
+    /// Processors
+    #[prop]
+    pub smp: SmpConfiguration,
+    /// Boot configuration
+    #[prop]
+    pub boot: BootConfiguration,
+    /// Memory size configuration
+    #[prop]
+    pub memory: MemoryConfiguration,
     /// Backend that provides all of RAM
     #[prop(name = "memory-backend")]
     pub memory_backend: MemdevRef,
@@ -44,10 +85,10 @@ pub struct X86Props {
     #[prop]
     pub smm: OnOffAuto,
     /// Interrupt controllers: on, off, split
-    #[prop(name = "kernel-irqchip")]
+    #[prop(object, name = "kernel-irqchip")]
     pub kernel_irqchip: KernelIrqchip,
     /// Same as kernel-irqchip
-    #[prop(name = "kernel_irqchip")]
+    #[prop(object, name = "kernel_irqchip")]
     pub kernel_irqchip_old: KernelIrqchip,
     /// PIT
     #[prop]
@@ -57,10 +98,16 @@ pub struct X86Props {
     pub pic: OnOffAuto,
     /// Id of the OEM in ACPI tables
     #[prop(name = "x-oem-id")]
-    pub oem_id: Option<String>,
+    pub oem_id: Str,
     /// Id of the OEM's table in ACPI tables
     #[prop(name = "x-oem-table-id")]
-    pub oem_table_id: Option<String>,
+    pub oem_table_id: Str,
+    /// Limit of bus locks
+    #[prop(name = "bus-lock-ratelimit")]
+    pub bus_lock_ratelimit: BusLockLimit,
+    /// SGX memory
+    #[prop(name = "sgx-epc")]
+    pub sgx_epc: SgxEpc,
 }
 
 /// Where the interrupt controllers live.
@@ -91,7 +138,7 @@ pub enum SmbiosEntryPoint {
     Bits64,
 }
 
-crate::enum_prop!(SmbiosEntryPoint, "SmbiosEntryPointType",
+crate::enum_prop!(SmbiosEntryPoint, "str",
     "32" => SmbiosEntryPoint::Bits32, "64" => SmbiosEntryPoint::Bits64);
 
 /// Properties of `pc`.
@@ -124,8 +171,11 @@ pub struct PcProps {
     /// SMBIOS entry point type
     #[prop(name = "smbios-entry-point-type")]
     pub smbios_entry_point_type: SmbiosEntryPoint,
+    /// Devices on the root bus bypass an IOMMU
+    #[prop(name = "default-bus-bypass-iommu")]
+    pub default_bus_bypass_iommu: bool,
     /// Audio backend of the PC speaker
-    #[prop(name = "pcspk-audiodev")]
+    #[prop(object, name = "pcspk-audiodev")]
     pub pcspk_audiodev: AudiodevRef,
 }
 

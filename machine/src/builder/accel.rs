@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::Messages;
-use crate::accel::kvm::{KvmAccel, KvmOptions, VcpuConfig};
-use crate::accel::{IrqChip, NoCpu, BUILT};
-use crate::boards::{MachineType, PcProps};
+use crate::accel::kvm::{KvmAccel, KvmOptions};
+use crate::accel::tcg::TcgAccel;
+use crate::accel::{CpuConfigs, IrqChip, NoCpu, BUILT};
+use crate::boards::PcProps;
 use crate::cpu::BootRegs;
 use crate::machine::Machine;
 use crate::shared::Shared;
@@ -13,17 +14,14 @@ use crate::spec::{AccelOrigin, AccelSpec, Topology, VmSpec};
 use crate::{qerr, QError, QResult};
 
 /// Tries the accelerators in order.
-pub fn select(
-    m: &mut Machine,
-    spec: &VmSpec,
-    kind: &MachineType,
-    topo: Topology,
-    messages: &mut dyn Messages,
-) -> QResult<()> {
+pub fn select(m: &mut Machine, spec: &VmSpec, topo: Topology, messages: &mut dyn Messages) -> QResult<()> {
     let mut failed = None;
     for a in &candidates(spec) {
-        match one(m, a, kind, topo) {
+        match one(m, a, spec, topo) {
             Ok(()) => {
+                if a.name == "kvm" {
+                    warn_cpus(m, a, topo, messages);
+                }
                 if failed.is_some() {
                     messages.info(&format!("falling back to {}", title(&a.name)));
                 }
@@ -58,7 +56,23 @@ fn title(name: &str) -> String {
     name.to_uppercase()
 }
 
-fn one(m: &mut Machine, a: &AccelSpec, kind: &MachineType, topo: Topology) -> QResult<()> {
+/// Warns of more CPUs than the host has.
+fn warn_cpus(m: &mut Machine, a: &AccelSpec, topo: Topology, messages: &mut dyn Messages) {
+    let Some(kvm) = m.accel.as_any().downcast_ref::<KvmAccel>() else { return };
+    let limit = kvm.recommended_vcpus();
+    for (what, n) in [("SMP", topo.cpus), ("hotpluggable", topo.maxcpus)] {
+        if n as usize > limit {
+            messages.warning_at(
+                &a.loc,
+                &format!(
+                    "Number of {what} cpus requested ({n}) exceeds the recommended cpus supported by KVM ({limit})"
+                ),
+            );
+        }
+    }
+}
+
+fn one(m: &mut Machine, a: &AccelSpec, spec: &VmSpec, topo: Topology) -> QResult<()> {
     match a.name.as_str() {
         "kvm" => {
             let mut opts = KvmOptions::default();
@@ -70,6 +84,8 @@ fn one(m: &mut Machine, a: &AccelSpec, kind: &MachineType, topo: Topology) -> QR
                 opts.irqchip = match (p.kernel_irqchip, p.kernel_irqchip_old) {
                     (K::Off, _) | (_, K::Off) => IrqChip::User,
                     (K::Split, _) | (_, K::Split) => IrqChip::Split,
+                    // This board has I/O APICs that the kernel lacks.
+                    _ if micro.is_some() => IrqChip::Split,
                     _ => IrqChip::Kernel,
                 };
             }
@@ -81,6 +97,9 @@ fn one(m: &mut Machine, a: &AccelSpec, kind: &MachineType, topo: Topology) -> QR
                     _ => return Err(qerr!("Property 'kvm-accel.{k}' not found")),
                 }
             }
+            if spec.run.icount.is_some() {
+                return Err(qerr!("-icount is not allowed with hardware virtualization"));
+            }
             let kvm = KvmAccel::new(&opts)?;
             let max = kvm.max_vcpus();
             if topo.maxcpus as usize > max {
@@ -89,8 +108,15 @@ fn one(m: &mut Machine, a: &AccelSpec, kind: &MachineType, topo: Topology) -> QR
                     topo.maxcpus
                 ));
             }
-            let _ = kind;
+            if spec.run.cpu_pm {
+                kvm.keep_idle_in_guest()?;
+            }
             m.accel = Box::new(kvm);
+            Ok(())
+        }
+        "tcg" => {
+            tcg_props(a)?;
+            m.accel = Box::new(TcgAccel::default());
             Ok(())
         }
         "qtest" => {
@@ -102,14 +128,38 @@ fn one(m: &mut Machine, a: &AccelSpec, kind: &MachineType, topo: Topology) -> QR
     }
 }
 
+/// `-accel tcg,...`: only what means something to this engine.
+fn tcg_props(a: &AccelSpec) -> QResult<()> {
+    for (k, v) in a.props.iter() {
+        match (k, v.as_str()) {
+            ("thread", Some("multi")) => {}
+            ("thread", Some("single")) => return Err(qerr!("thread=single is not supported")),
+            ("thread", _) => {
+                return Err(qerr!("Invalid 'thread' setting {}", v.as_str().unwrap_or_default()))
+            }
+            ("tb-size" | "split-wx", _) => {
+                return Err(qerr!(
+                    "Property 'tcg-accel.{k}' is not supported: there is no translation buffer"
+                ))
+            }
+            _ => return Err(qerr!("Property 'tcg-accel.{k}' not found")),
+        }
+    }
+    Ok(())
+}
+
 /// Creates the vCPUs (parked).
 pub fn start(shared: &Arc<Shared>, topo: Topology, boot: Option<BootRegs>) -> QResult<()> {
     let mut m = shared.lock();
     let maps = shared.maps.load_full();
     let m = &mut *m;
-    let models = m.cpu_configs.take();
+    let (models, clock) = (m.cpu_configs.take(), m.clock.shared());
+    if let Some(tcg) = m.accel.as_any().downcast_mut::<TcgAccel>() {
+        let Some(CpuConfigs::Tcg(cpus)) = models else { return Ok(()) };
+        return tcg.start(shared, cpus, boot, clock);
+    }
     let Some(kvm) = m.accel.as_any().downcast_mut::<KvmAccel>() else { return Ok(()) };
-    let cpus: Vec<VcpuConfig> = models.unwrap_or_default();
+    let Some(CpuConfigs::Kvm(cpus)) = models else { return Ok(()) };
     let _ = topo;
-    kvm.start(&maps, shared, &cpus, boot)
+    kvm.start(&maps, shared, &cpus, boot, clock)
 }

@@ -1,28 +1,32 @@
 //! Boot order: `bootindex` properties become the firmware's list of Open Firmware device paths.
 
-use crate::device::{BusKind, DevId};
+use crate::device::{BusKind, DevId, Place};
 use crate::machine::Machine;
 use crate::pci::reg;
 use crate::{qerr, QResult};
 
-/// Paths of all devices with a `bootindex`, in its order.
+/// Paths of all devices with a `bootindex`, in its order, and `others` (index and path) between them.
 ///
 /// # Errors
-/// Two devices with the same index.
-pub fn boot_order(m: &mut Machine) -> QResult<Vec<String>> {
-    let mut list: Vec<(i64, DevId)> = m
+/// An index that is used twice.
+pub fn boot_order(m: &mut Machine, others: Vec<(i64, String)>) -> QResult<Vec<String>> {
+    let devices: Vec<(i64, DevId)> = m
         .tree
         .iter()
+        // A PCI transport shows the properties of the device behind it, which must not count twice.
+        .filter(|n| !matches!(n.place, Place::Child(_, "virtio-backend")))
         .filter_map(|n| {
             let index = n.props.get_prop("bootindex")?.value.as_i64()?;
             (index >= 0).then_some((index, n.id))
         })
         .collect();
+    let mut list = others;
+    list.extend(devices.into_iter().map(|(index, dev)| (index, fw_path(m, dev))));
     list.sort_by_key(|e| e.0);
     if let Some(w) = list.windows(2).find(|w| w[0].0 == w[1].0) {
         return Err(qerr!("The bootindex {} has already been used", w[0].0));
     }
-    list.into_iter().map(|(_, dev)| Ok(fw_path(m, dev))).collect()
+    Ok(list.into_iter().map(|(_, path)| path).collect())
 }
 
 /// Open Firmware path of a device.
@@ -79,4 +83,22 @@ fn pci_node(m: &mut Machine, dev: DevId) -> (String, &'static str) {
         format!("{:x},{:x}", devfn >> 3, devfn & 7)
     };
     (format!("{name}@{unit}"), tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::virtio::testing::{pci_machine, plug};
+
+    #[test]
+    fn a_virtio_device_counts_once() {
+        let mut m = pci_machine();
+        plug(&mut m, "virtio-net-pci", &[("bootindex", "1")]).unwrap();
+        plug(&mut m, "e1000", &[("bootindex", "0")]).unwrap();
+        let order = boot_order(&mut m, Vec::new()).unwrap();
+        assert_eq!(order, ["/pci@i0cf8/ethernet@1/ethernet-phy@0", "/pci@i0cf8/ethernet@0/ethernet-phy@0"]);
+        plug(&mut m, "rtl8139", &[("bootindex", "1")]).unwrap();
+        let e = boot_order(&mut m, Vec::new()).unwrap_err();
+        assert_eq!(e.desc, "The bootindex 1 has already been used");
+    }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::Build;
 use crate::accel::kvm::{to_cpuid, KvmAccel, VcpuConfig};
-use crate::accel::IrqChip;
+use crate::accel::tcg::TcgCpuConfig;
+use crate::accel::{CpuConfigs, IrqChip};
 use crate::cpu::{self, ApicLayout, Caps, CpuDevice, CpuProps, CpuSetup, Name};
-use crate::device::DeviceTree;
+use crate::device::{DeviceNode, DeviceTree};
 use crate::machine::Machine;
 use crate::qom::{self, PropInput};
 use crate::{qerr, QResult};
@@ -20,8 +21,10 @@ pub fn cpu_caps(m: &mut Machine) -> QResult<Caps> {
     if let Some(setup) = &m.cpu_setup {
         return Ok(setup.caps.clone());
     }
+    let software = m.accel.name() == "tcg";
     match m.accel.as_any().downcast_mut::<KvmAccel>() {
         Some(kvm) => kvm.cpu_caps(),
+        None if software => Ok(Caps::tcg()),
         None => Ok(Caps::any()),
     }
 }
@@ -57,11 +60,15 @@ impl Build<'_> {
         let setup = Arc::new(CpuSetup { caps: cpu_caps(self.m)?, flags, layout });
         self.m.info.cpu_model = name.name.into();
         self.check_model(name, &setup)?;
+        if self.m.accel.name() == "kvm" && self.m.accel.irqchip() == IrqChip::User {
+            self.messages.warning("Userspace local APIC is deprecated for KVM.");
+            self.messages.warning("Do not use kernel-irqchip except for the -M isapc machine type.");
+        }
         self.m.cpu_setup = Some(setup);
         for index in 0..self.topo.cpus {
             self.create_cpu(name, layout, index)?;
             // The first local APIC brings the helper for guests' task priority accesses.
-            if index == 0 && self.kernel_irqchip() && qom::class_by_name("kvmvapic").is_some() {
+            if index == 0 && self.vapic_wanted() {
                 self.m.add_board_device("kvmvapic", Some(DeviceTree::SYSTEM), &[])?;
             }
         }
@@ -69,6 +76,20 @@ impl Build<'_> {
             self.m.info.cpu = self.m.with::<CpuDevice, _>(first, |c, _| c.facts()).unwrap_or_default();
         }
         self.vcpu_configs()
+    }
+
+    /// Whether the CPUs have local APICs that want the helper, and there is room for its option ROM.
+    fn vapic_wanted(&self) -> bool {
+        let vapic = |n: &DeviceNode| n.props.get_prop("vapic").is_some_and(|p| p.value == true);
+        self.ram_size >= 1 << 20 && self.m.tree.iter().any(|n| qom::is_a(n.class, "apic-common") && vapic(n))
+    }
+
+    /// Creates the clock of paravirtualized guests, if the accelerator has it.
+    pub fn create_guest_clock(&mut self) -> QResult<()> {
+        if self.m.accel.guest_clock().is_some() {
+            self.m.add_board_device("kvmclock", Some(DeviceTree::SYSTEM), &[])?;
+        }
+        Ok(())
     }
 
     /// Tells the user what is wrong with the model, once for all CPUs.
@@ -103,9 +124,29 @@ impl Build<'_> {
 
     /// What the accelerator needs to know of each CPU.
     fn vcpu_configs(&mut self) -> QResult<()> {
-        if self.m.accel.as_any().downcast_mut::<KvmAccel>().is_none() {
-            return Ok(());
+        match self.m.accel.name() {
+            "kvm" => self.kvm_configs(),
+            "tcg" => {
+                self.tcg_configs();
+                Ok(())
+            }
+            _ => Ok(()),
         }
+    }
+
+    fn tcg_configs(&mut self) {
+        let mut configs = Vec::new();
+        for id in self.m.info.cpus.clone() {
+            configs.extend(self.m.with::<CpuDevice, _>(id, |c, _| TcgCpuConfig {
+                apic_id: c.apic_id,
+                leaves: c.leaves.clone(),
+                msrs: vec![(MSR_UCODE_REV, c.cpu.ucode_rev)],
+            }));
+        }
+        self.m.cpu_configs = Some(CpuConfigs::Tcg(configs));
+    }
+
+    fn kvm_configs(&mut self) -> QResult<()> {
         let mut configs = Vec::new();
         for id in self.m.info.cpus.clone() {
             let config = self.m.with::<CpuDevice, _>(id, |c, _| -> QResult<VcpuConfig> {
@@ -120,7 +161,7 @@ impl Build<'_> {
             });
             configs.extend(config.transpose()?);
         }
-        self.m.cpu_configs = Some(configs);
+        self.m.cpu_configs = Some(CpuConfigs::Kvm(configs));
         Ok(())
     }
 }

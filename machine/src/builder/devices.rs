@@ -4,7 +4,6 @@ use super::Build;
 use crate::device::{BusId, DevId, Place};
 use crate::machine::Machine;
 use crate::qom::{resolve_device_class, ClassInfo, PropInput};
-use crate::run::RunState;
 use crate::spec::Dict;
 use crate::{qerr, QError, QResult};
 
@@ -31,20 +30,23 @@ pub fn create_device(m: &mut Machine, a: &DeviceArgs<'_>) -> QResult<DevId> {
     if class.is_abstract {
         return Err(qerr!("Parameter 'driver' expects a non-abstract device type"));
     }
-    let running = m.run.state() != RunState::Prelaunch || m.ready;
-    if !class.user_creatable || (running && m.ready && !class.hotpluggable) {
-        if class.user_creatable {
-            return Err(qerr!("Device '{}' does not support hotplugging", class.name));
-        }
-        return Err(qerr!("Parameter 'driver' expects a pluggable device type"));
+    let not_pluggable = || qerr!("Parameter 'driver' expects a pluggable device type");
+    if !class.user_creatable {
+        return Err(not_pluggable());
     }
     let bus = find_bus(m, class, a.bus)?;
     if m.ready {
         if let Some(b) = bus.and_then(|b| m.tree.bus(b)).filter(|b| !b.hotpluggable) {
             return Err(qerr!("Bus '{}' does not support hotplugging", b.name));
         }
+        if !class.hotpluggable {
+            return Err(not_pluggable());
+        }
     }
     if let Some(id) = a.id {
+        if !crate::objects::valid_id(id) {
+            return Err(qerr!("Parameter 'id' expects an identifier"));
+        }
         if m.tree.by_user_id(id).is_some() {
             return Err(qerr!("Duplicate device ID '{id}'"));
         }
@@ -122,12 +124,12 @@ pub fn unplug_device(m: &mut Machine, dev: DevId) -> QResult<()> {
     let Some(n) = m.tree.get(dev) else { return Err(QError::device_not_found("")) };
     let (class, bus, pending) = (n.class, n.parent_bus, n.pending_unplug);
     let id = n.user_id().unwrap_or("").to_string();
-    if !class.hotpluggable {
-        return Err(qerr!("Device '{}' does not support hotplugging", class.name));
-    }
     let b = bus.and_then(|b| m.tree.bus(b));
     if let Some(b) = b.filter(|b| !b.hotpluggable) {
         return Err(qerr!("Bus '{}' does not support hotplugging", b.name));
+    }
+    if !class.hotpluggable {
+        return Err(qerr!("Device '{}' does not support hotplugging", class.name));
     }
     if pending {
         return Err(qerr!("Device {id} is already in the process of unplug"));

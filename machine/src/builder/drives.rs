@@ -60,7 +60,7 @@ impl Build<'_> {
         for (d, p) in self.spec.drives.iter().zip(&places) {
             let opened = self.m.block.open_drive(&drive_opts(d, p));
             for w in self.m.block.take_warnings() {
-                self.messages.info(&w);
+                self.messages.plain(&w);
             }
             opened.map_err(|e| d.loc.locate(block_error(e)))?;
         }

@@ -2,9 +2,10 @@
 
 use super::bootorder::boot_order;
 use super::Build;
-use crate::boards::{PcProps, SmbiosEntryPoint};
+use crate::boards::{microvm_dt, PcProps, SmbiosEntryPoint};
 use crate::device::{BusId, DevId};
 use crate::devices::chipset::fw_cfg::{FwCfg, FwCfgData};
+use crate::devices::chipset::piix4_pm::Piix4Pm;
 use crate::devices::legacy::hpet::Hpet;
 use crate::devices::legacy::rtc::cmos::{pc_cmos_init, CmosConfig, CmosDisk, DiskTranslation, FloppyKind};
 use crate::devices::legacy::rtc::Mc146818;
@@ -15,17 +16,22 @@ use crate::firmware::acpi::{
 };
 use crate::firmware::fw_cfg_files::{self as files, FixedItems};
 use crate::firmware::linux_boot;
-use crate::firmware::smbios::{self, SmbiosConfig, SmbiosOptions};
+use crate::firmware::smbios::{self, SmbiosConfig};
 use crate::machine::Machine;
+use crate::memory::RegionKind;
+use crate::pci::{Bar, BarKind};
 use crate::qom::is_a;
-use crate::spec::{DriveInterface, FwCfgSource, Media, SmbiosKind};
+use crate::spec::{DriveInterface, FwCfgSource, Media};
 use crate::{qerr, QResult};
 
 impl Build<'_> {
     /// Fills fw_cfg and CMOS when all devices exist.
     pub fn finish_firmware(&mut self) -> QResult<()> {
         self.cmos()?;
+        self.check_firmware_options()?;
         let Some(dev) = self.fw_cfg else { return Ok(()) };
+        self.load_option_roms();
+        let kernel = self.kernel_items()?;
         let mut items: Vec<(u16, Vec<u8>)> = files::fixed_items(&FixedItems {
             dma: true,
             uuid: self.spec.uuid.unwrap_or_default(),
@@ -41,13 +47,23 @@ impl Build<'_> {
         let map = files::pc_e820(&self.layout, &self.e820_config());
         let mut named: Vec<(String, FwCfgData)> = vec![("etc/e820".into(), files::e820_file(&map).into())];
         self.boot_files(&mut named)?;
-        if !self.is_microvm() {
+        if self.is_microvm() {
+            let tree = FwCfgData::built(microvm_dt::SIZE, |m: &mut Machine| microvm_dt::build(m));
+            named.push(("etc/fdt".into(), tree));
+        } else {
             self.smbios_files(&mut named)?;
         }
         if self.acpi_enabled() {
-            named.extend(acpi_files(self.m, self.layout, self.topo.cpus, self.topo.maxcpus));
+            let files = acpi_files(self.m, self.layout, self.topo.cpus, self.topo.maxcpus);
+            for (name, data) in files.iter().filter(|(_, data)| data.size() > 0) {
+                // Kept where migration finds it.
+                let size = u128::from(data.size());
+                self.m.mem.add(format!("/rom@{name}"), size, RegionKind::Container, Some(dev));
+            }
+            named.extend(files);
         }
-        items.extend(self.kernel_items()?);
+        items.extend(kernel);
+        named.extend(self.rom_files());
         let user = self.user_files()?;
         self.m
             .with::<FwCfg, _>(dev, |f, _| {
@@ -110,7 +126,8 @@ impl Build<'_> {
     }
 
     fn boot_files(&mut self, named: &mut Vec<(String, FwCfgData)>) -> QResult<()> {
-        let order = boot_order(self.m)?;
+        let order = boot_order(self.m, self.rom_boot_lines())?;
+        named.extend(self.splash_file());
         let boot = &self.spec.boot;
         named.push(("bootorder".into(), files::lines(&order, boot.strict == Some(true)).into()));
         named.push(("bios-geometry".into(), files::lines(&[], false).into()));
@@ -127,6 +144,11 @@ impl Build<'_> {
 
     fn smbios_files(&self, named: &mut Vec<(String, FwCfgData)>) -> QResult<()> {
         let s = smbios::build(&self.smbios_config()?);
+        let bits64 =
+            self.props::<PcProps>().is_some_and(|p| p.smbios_entry_point_type == SmbiosEntryPoint::Bits64);
+        if !bits64 && s.tables.len() > usize::from(u16::MAX) {
+            return Err(qerr!("SMBIOS 2.1 table length {} exceeds 65535", s.tables.len()));
+        }
         named.push((smbios::TABLES_FILE.into(), s.tables.into()));
         named.push((smbios::ANCHOR_FILE.into(), s.anchor.into()));
         Ok(())
@@ -134,18 +156,14 @@ impl Build<'_> {
 
     /// What the SMBIOS structures say.
     pub fn smbios_config(&self) -> QResult<SmbiosConfig> {
-        let mut options = SmbiosOptions::default();
-        for s in &self.spec.smbios {
-            let pairs = match &s.kind {
-                SmbiosKind::File(f) => vec![("file".to_string(), f.clone())],
-                SmbiosKind::Type { number, fields } => {
-                    let mut v = vec![("type".to_string(), number.to_string())];
-                    v.extend(fields.iter().cloned());
-                    v
-                }
-            };
-            options.add(&pairs).map_err(|e| s.loc.locate(e))?;
-        }
+        let mut options = self.spec.smbios.clone();
+        options.resolve_onboard(|id| {
+            let dev = self.m.tree.by_user_id(id)?.id;
+            let (bus, devfn) = self.m.pci_place(dev)?;
+            // Buses behind bridges have no number before the firmware gives them one.
+            let number = self.m.pci.iter().find(|b| b.bus == bus).filter(|b| b.bridge.is_none());
+            number.map(|_| (0, devfn))
+        })?;
         let (signature, features) = self.m.cpu_signature();
         Ok(SmbiosConfig {
             entry_point: match self.props::<PcProps>().map(|p| p.smbios_entry_point_type) {
@@ -172,8 +190,10 @@ impl Build<'_> {
         for f in &self.spec.fw_cfg {
             let data = match &f.source {
                 FwCfgSource::Text(t) => t.clone().into_bytes(),
-                FwCfgSource::File(path) => std::fs::read(path)
-                    .map_err(|e| f.loc.locate(qerr!("can't load {path}: {}", crate::error::strerror(&e))))?,
+                FwCfgSource::File(path) => std::fs::read(path).map_err(|e| {
+                    let text = crate::error::strerror(&e);
+                    f.loc.locate(qerr!("can't load {path}: Failed to open file “{path}”: {text}"))
+                })?,
                 FwCfgSource::GenId(id) => return Err(f.loc.locate(qerr!("Cannot find object ID '{id}'"))),
             };
             out.push((f.name.clone(), data, f.loc.clone()));
@@ -183,20 +203,25 @@ impl Build<'_> {
 
     /// Kernel, initrd and command line for firmware that boots them.
     fn kernel_items(&mut self) -> QResult<Vec<(u16, Vec<u8>)>> {
-        let f = &self.spec.firmware;
+        let spec = self.spec;
+        let f = &spec.firmware;
         let Some(kernel) = &f.kernel else { return Ok(Vec::new()) };
-        if self.boots_directly() && DirectBoot::open(self.direct_spec(kernel)?)?.is_some() {
+        if self.direct_image(kernel)?.is_some() {
             return Ok(Vec::new());
         }
         let read = |what: &str, path: &str| {
-            std::fs::read(path).map_err(|e| qerr!("qemu: {what} '{path}': {}", crate::error::strerror(&e)))
+            std::fs::read(path).map_err(|e| qerr!("qemu: {what}: {}", crate::error::strerror(&e)).bare())
         };
-        let image = read("could not open kernel file", kernel)?;
-        let initrd = f.initrd.as_ref().map(|p| read("error reading initrd", p)).transpose()?;
+        let image = read(&format!("could not open kernel file '{kernel}'"), kernel)?;
+        let initrd = f.initrd.as_ref().map(|p| read(&format!("error reading initrd {p}"), p)).transpose()?;
         let extra = crate::boards::microvm::kernel_arguments(self.m);
         let append = format!("{}{extra}", f.append.as_deref().unwrap_or(""));
+        if image.starts_with(b"\x7fELF") {
+            return Err(qerr!("'{kernel}': the firmware that was asked for starts Linux images only"));
+        }
         let linux = linux_boot::prepare(&image, &append, initrd, self.layout.below_4g)
-            .map_err(|e| qerr!("qemu: {e}"))?;
+            .map_err(|e| qerr!("qemu: {e}").bare())?;
+        self.add_option_rom("linuxboot_dma.bin", 0);
         Ok(linux.into_items())
     }
 
@@ -219,17 +244,29 @@ impl Build<'_> {
         })
     }
 
+    /// The kernel, if it can be started without firmware: the user names none, and the kernel does not ask for a video
+    /// mode, which only its real-mode part sets. Without any firmware it starts in text mode.
+    fn direct_image(&self, kernel: &str) -> QResult<Option<DirectBoot>> {
+        const NORMAL: u16 = 0xffff;
+        if !self.boots_directly() {
+            return Ok(None);
+        }
+        let Some(image) = DirectBoot::open(self.direct_spec(kernel)?)? else { return Ok(None) };
+        let mode = linux_boot::video_mode(self.spec.firmware.append.as_deref().unwrap_or("")).unwrap_or(None);
+        let wants_mode = image.is_linux() && mode.is_some_and(|m| m != NORMAL);
+        Ok(Some(image).filter(|_| !wants_mode || self.firmware.is_none()))
+    }
+
     fn e820_config(&self) -> files::E820Config {
         let cpu = self.m.info.cpu;
-        files::E820Config { amd_cpu: cpu.amd, phys_bits: cpu.phys_bits, kvm: self.m.accel.name() == "kvm" }
+        let amd_cpu = cpu.amd && self.kind.keeps_amd_hole;
+        files::E820Config { amd_cpu, phys_bits: cpu.phys_bits, kvm: self.m.accel.name() == "kvm" }
     }
 
     /// Sets a boot without firmware up, if the kernel allows it and the user did not name a firmware.
     pub fn open_direct_boot(&mut self) -> QResult<()> {
         let Some(kernel) = self.spec.firmware.kernel.clone() else { return Ok(()) };
-        if self.boots_directly() {
-            self.m.direct_boot = DirectBoot::open(self.direct_spec(&kernel)?)?.map(Box::new);
-        }
+        self.m.direct_boot = self.direct_image(&kernel)?.map(Box::new);
         if self.m.direct_boot.is_none() && self.firmware.is_none() {
             return Err(qerr!("kernel '{kernel}' needs firmware, but none was found"));
         }
@@ -249,17 +286,24 @@ fn acpi_files(
     let part = |name: &str, len: usize, pick: fn(AcpiBlobs) -> Vec<u8>| {
         (name.to_string(), FwCfgData::built(len as u32, move |m: &mut Machine| pick(rebuild(m))))
     };
-    vec![
+    let mut list = vec![
         part(acpi::TABLES_FILE, first.tables.len(), |b| b.tables),
         part(acpi::RSDP_FILE, first.rsdp.len(), |b| b.rsdp),
         part(acpi::LOADER_FILE, first.loader.len(), |b| b.loader),
-    ]
+    ];
+    if m.pci.iter().next().is_some() {
+        // The TPM's event log, empty without a TPM.
+        list.push(("etc/tpm/log".into(), Vec::new().into()));
+    }
+    list
 }
 
 /// The ACPI tables of the machine as it is now.
-pub fn acpi_blobs(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiBlobs {
-    crate::boards::microvm::acpi_tables(m, cpus, maxcpus)
-        .unwrap_or_else(|| acpi::build(&acpi_config(m, layout, cpus, maxcpus)))
+pub fn acpi_blobs(m: &mut Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiBlobs {
+    match crate::boards::microvm::acpi_tables(m, cpus, maxcpus) {
+        Some(blobs) => blobs,
+        None => acpi::build(&acpi_config(m, layout, cpus, maxcpus)),
+    }
 }
 
 /// Local APIC id of the CPU with number `index`.
@@ -267,8 +311,47 @@ fn apic_id(m: &Machine, index: u32) -> u32 {
     m.cpu_setup.as_ref().map_or(index, |s| s.layout.apic_id_of(index))
 }
 
+/// Ranges of 64-bit BARs that lie above 4 GiB: first and last address of all of them.
+fn high_bars(m: &mut Machine) -> Option<(u64, u64)> {
+    let mut all: Option<(u64, u64)> = None;
+    for id in m.tree.ids() {
+        let ranges = m.with_dev(id, |d, _| {
+            let state = d.pci()?.state();
+            let one = |(i, bar): (usize, &Option<Bar>)| {
+                let bar =
+                    bar.as_ref().filter(|b| matches!(b.kind, BarKind::Mem64 | BarKind::Mem64Prefetch))?;
+                let at = state.bar_address(i).filter(|a| *a >= 1 << 32)?;
+                Some((at, at + (bar.size - 1)))
+            };
+            Some(state.bars().iter().enumerate().filter_map(one).collect::<Vec<_>>())
+        });
+        for (first, last) in ranges.flatten().unwrap_or_default() {
+            let (low, high) = all.unwrap_or((first, last));
+            all = Some((low.min(first), high.max(last)));
+        }
+    }
+    all
+}
+
+/// What the tables say of power management, as the device's properties and its registers have it.
+fn power_config(m: &mut Machine, cfg: &mut AcpiConfig) {
+    let Some(pm) = m.tree.by_class("PIIX4_PM").map(|n| n.id) else { return };
+    let value = |m: &Machine, name: &str| Some(m.tree.get(pm)?.props.get_prop(name)?.value);
+    let on = |m: &Machine, name: &str| value(m, name).and_then(|v| v.as_bool()) == Some(true);
+    let number = |m: &Machine, name: &str| value(m, name).and_then(|v| v.as_u64()).unwrap_or(0);
+    cfg.smm = on(m, "smm-enabled");
+    cfg.disable_s3 = number(m, "disable_s3") != 0;
+    cfg.disable_s4 = number(m, "disable_s4") != 0;
+    cfg.s4_val = number(m, "s4_val") as u8;
+    cfg.pcihp_root = on(m, "acpi-root-pci-hotplug");
+    cfg.pcihp_bridges = on(m, "acpi-pci-hotplug-with-bridge-support");
+    if let Some((base, _)) = m.with::<Piix4Pm, _>(pm, |p, _| p.pm_base()) {
+        cfg.pm_base = base;
+    }
+}
+
 /// Describes the machine as it is now.
-pub fn acpi_config(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiConfig {
+pub fn acpi_config(m: &mut Machine, layout: crate::boards::RamLayout, cpus: u32, maxcpus: u32) -> AcpiConfig {
     let node = |i: u32| m.numa.as_ref().and_then(|n| n.cpu_nodes.get(i as usize).copied());
     let entries =
         (0..maxcpus).map(|i| CpuEntry { apic_id: apic_id(m, i), present: i < cpus, node: node(i) }).collect();
@@ -276,12 +359,22 @@ pub fn acpi_config(m: &Machine, layout: crate::boards::RamLayout, cpus: u32, max
     let pci = root.map(|b| pci_bus(m, b)).unwrap_or_default();
     let isa = isa_devices(m);
     let mut cfg = AcpiConfig::pc(entries, layout, pci, isa);
-    cfg.smm = false;
+    power_config(m, &mut cfg);
+    let hole = m.tree.by_class("i440FX-pcihost").and_then(|n| n.props.get_prop("pci-hole64-size"));
+    if let Some(size) = hole.and_then(|p| p.value.as_u64()) {
+        let used = layout.above_4g_start.max(1 << 32) + layout.above_4g;
+        cfg.pci_hole64 = (size > 0).then(|| acpi::hole64(used, size, high_bars(m)));
+    }
+    let dma = m.tree.by_class("fw_cfg_io").and_then(|n| n.props.get_prop("dma_enabled"));
+    cfg.fw_cfg_dma = dma.is_none_or(|p| p.value.as_bool() != Some(false));
+    cfg.pci_root_uid = m.board.as_ref().map_or(0, |b| b.kind.pci_root_uid);
+    cfg.vmgenid = m.tree.by_class("vmgenid").is_some();
+    cfg.user_tables = m.info.acpi_tables.clone();
     cfg.numa = m.numa.as_ref().map(super::NumaState::acpi);
     if let Some(p) = m.board.as_ref().and_then(|b| b.props.as_any().downcast_ref::<PcProps>()) {
         cfg.hpet = p.hpet;
-        pad(p.x86.oem_id.as_deref(), &mut cfg.oem.id);
-        pad(p.x86.oem_table_id.as_deref(), &mut cfg.oem.table_id);
+        pad(p.x86.oem_id.0.as_deref(), &mut cfg.oem.id);
+        pad(p.x86.oem_table_id.0.as_deref(), &mut cfg.oem.table_id);
     }
     cfg
 }

@@ -11,6 +11,7 @@ mod memory;
 mod net;
 mod numa;
 mod objects;
+mod roms;
 #[cfg(test)]
 mod tests;
 
@@ -60,6 +61,8 @@ pub struct MachineInfo {
     pub cpu: crate::cpu::CpuFacts,
     /// CPU devices by index.
     pub cpus: Vec<DevId>,
+    /// ACPI tables of the user (`-acpitable`).
+    pub acpi_tables: Vec<Vec<u8>>,
 }
 
 /// A machine under construction.
@@ -92,6 +95,8 @@ pub struct Build<'a> {
     pub netdev_names: Vec<Option<String>>,
     /// Hub ports of cards (`-net nic`), by index into `spec.nics`.
     pub nic_ports: Vec<Option<String>>,
+    /// Option ROMs for the firmware.
+    pub option_roms: Vec<roms::OptionRom>,
     /// Cards that the board made, as indexes into `spec.nics`.
     pub created_nics: Vec<usize>,
     /// Lines for standard error or output that creation produced.
@@ -102,10 +107,14 @@ pub struct Build<'a> {
 pub trait Messages {
     /// `program: warning: text`.
     fn warning(&mut self, text: &str);
+    /// `program: option: warning: text`.
+    fn warning_at(&mut self, loc: &spec::Loc, text: &str);
     /// `program: text` (informational).
     fn info(&mut self, text: &str);
     /// A plain line on standard output.
     fn out(&mut self, text: &str);
+    /// A plain line on standard error.
+    fn plain(&mut self, text: &str);
 }
 
 /// What `build` made.
@@ -114,6 +123,49 @@ pub struct Built {
     pub shared: Arc<Shared>,
     /// Its main loop.
     pub event_loop: EventLoop,
+}
+
+/// Shows in the machine's properties what other options (`-kernel`, `-smp`, `-boot`, `-m`) set.
+fn show_settings(m: &mut Machine, spec: &VmSpec, topo: Topology, memory: spec::MemorySize) -> QResult<()> {
+    use serde_json::json;
+    let Some(board) = &mut m.board else { return Ok(()) };
+    let f = &spec.firmware;
+    for (name, value) in
+        [("kernel", &f.kernel), ("initrd", &f.initrd), ("append", &f.append), ("dtb", &f.dtb)]
+    {
+        if let Some(v) = value {
+            board.set(name, &PropInput::Str(v))?;
+        }
+    }
+    let smp = json!({
+        "cpus": topo.cpus, "maxcpus": topo.maxcpus, "sockets": topo.sockets, "dies": topo.dies,
+        "clusters": topo.clusters, "cores": topo.cores, "threads": topo.threads,
+    });
+    let mut sizes = json!({ "size": memory.ram });
+    if memory.max > memory.ram {
+        sizes["max-size"] = memory.max.into();
+        sizes["slots"] = memory.slots.into();
+    }
+    let b = &spec.boot;
+    let order = if board.kind.default_cpu.is_some() { "cad" } else { "" };
+    let mut boot = json!({ "order": b.order.as_deref().unwrap_or(order) });
+    let given = [
+        ("once", b.once.as_deref().map(serde_json::Value::from)),
+        ("menu", b.menu.map(Into::into)),
+        ("splash", b.splash.as_deref().map(Into::into)),
+        ("splash-time", b.splash_time.map(Into::into)),
+        ("reboot-timeout", b.reboot_timeout.map(Into::into)),
+        ("strict", b.strict.map(Into::into)),
+    ];
+    for (name, value) in given {
+        if let Some(v) = value {
+            boot[name] = v;
+        }
+    }
+    for (name, value) in [("smp", smp), ("memory", sizes), ("boot", boot)] {
+        board.set(name, &PropInput::Json(&value))?;
+    }
+    Ok(())
 }
 
 /// Builds everything. The machine is stopped, its vCPUs are parked; [`start`] lets it go.
@@ -126,17 +178,21 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     let defaults = (kind.defaults)();
     spec::defaults::apply(spec, &defaults)?;
     let spec = &*spec;
+    let log = crate::log::Log::open(&spec.run.log)?;
     let mut m = Machine::new();
+    add_fds(&mut m, spec)?;
+    m.log = Arc::new(log);
     let event_loop = EventLoop::new(&mut m)
         .map_err(|e| qerr!("cannot create event loop: {}", crate::error::strerror(&e)))?;
     m.firmware_dirs.splice(0..0, spec.firmware.data_dirs.iter().map(std::path::PathBuf::from));
     m.board = Some(machine_object(spec, kind)?);
     apply_run_options(&mut m, spec);
     let topo = spec.smp.resolve(&kind.smp_traits())?;
-    accel::select(&mut m, spec, kind, topo, messages)?;
+    accel::select(&mut m, spec, topo, messages)?;
+    check_software_cpu(&m, spec)?;
     globals(&mut m, spec, kind);
     let memory = memory::ram_size(spec, kind)?;
-    let places = spec::place::place_drives(&spec.drives, &defaults)?;
+    let (places, placed) = spec::place::place_drives(&spec.drives, &defaults);
     let mut b = Build {
         m: &mut m,
         spec,
@@ -153,12 +209,15 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
         netdev_names: Vec::new(),
         nic_ports: Vec::new(),
         created_nics: Vec::new(),
+        option_roms: Vec::new(),
         messages,
     };
     b.info(memory);
+    show_settings(b.m, spec, topo, memory)?;
     b.create_chardevs()?;
     b.create_objects()?;
     b.open_block_devices()?;
+    placed?;
     b.configure_numa()?;
     b.create_netdevs()?;
     (kind.init)(&mut b)?;
@@ -179,7 +238,23 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     let boot = m.prepare_direct_boot()?;
     let shared = Shared::new(m);
     accel::start(&shared, topo, boot)?;
+    shared.lock().log_cpu_reset();
     Ok(Built { shared, event_loop })
+}
+
+/// Refuses what only the software CPU could do and does not yet.
+fn check_software_cpu(m: &Machine, spec: &VmSpec) -> QResult<()> {
+    const LOGGED: [&str; 4] = ["cpu_reset", "guest_errors", "unimp", "all"];
+    if m.accel.name() != "tcg" {
+        return Ok(());
+    }
+    if spec.run.icount.is_some() {
+        return Err(qerr!("-icount: not supported yet"));
+    }
+    match spec.run.log.items.iter().find(|i| !LOGGED.contains(&i.as_str())) {
+        Some(item) => Err(qerr!("-d {item}: not supported by this accelerator yet")),
+        None => Ok(()),
+    }
 }
 
 fn machine_type(spec: &VmSpec) -> QResult<&'static MachineType> {
@@ -195,11 +270,32 @@ fn machine_object(spec: &VmSpec, kind: &'static MachineType) -> QResult<MachineO
     let mut o = MachineObject { kind, props: (kind.props)() };
     for (k, v) in spec.machine.props.iter() {
         match v.as_str() {
+            // The accelerator's property, which QEMU sets there.
+            Some(text) if matches!(k, "kernel-irqchip" | "kernel_irqchip") => {
+                o.set(k, &PropInput::Str(text)).map_err(|e| {
+                    e.prepend(&format!("can't apply global kvm-accel.kernel-irqchip={text}: "))
+                })?;
+            }
             Some(text) => o.set(k, &PropInput::Str(text))?,
             None => o.set(k, &PropInput::Json(&v.to_json()))?,
         }
     }
     Ok(o)
+}
+
+/// `-add-fd`, and files named `/dev/fdset/N`.
+fn add_fds(m: &mut Machine, spec: &VmSpec) -> QResult<()> {
+    m.block.set_fd_opener(Arc::new(m.fdsets.clone()));
+    for f in &spec.run.fds {
+        let added = m.fdsets.add_inherited(f.set, f.fd, f.opaque.clone());
+        added.map_err(|e| f.loc.locate(qerr!("error duplicating fd: {}", crate::error::strerror(&e))))?;
+    }
+    // One descriptor may have been added to several sets.
+    let mut numbers: Vec<i32> = spec.run.fds.iter().map(|f| f.fd).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers.into_iter().for_each(crate::fdsets::close_inherited);
+    Ok(())
 }
 
 fn apply_run_options(m: &mut Machine, spec: &VmSpec) {
@@ -227,7 +323,7 @@ fn apply_run_options(m: &mut Machine, spec: &VmSpec) {
 }
 
 fn globals(m: &mut Machine, spec: &VmSpec, kind: &MachineType) {
-    let compat = kind.compat.iter().map(|(d, p, v)| crate::device::GlobalProp {
+    let compat = kind.compat.iter().copied().flatten().map(|(d, p, v)| crate::device::GlobalProp {
         driver: (*d).into(),
         property: (*p).into(),
         value: (*v).into(),
@@ -261,6 +357,7 @@ impl Build<'_> {
             cpu: Default::default(),
             ram_id: self.kind.default_ram_id.unwrap_or("").to_string(),
             cpus: Vec::new(),
+            acpi_tables: s.acpi_tables.clone(),
         };
     }
 
@@ -287,7 +384,7 @@ impl Build<'_> {
 
     /// Firmware that the user names: `-bios`, or the machine's `firmware` property.
     pub fn wanted_firmware(&self) -> Option<String> {
-        let prop = || self.props::<crate::boards::PcProps>().and_then(|p| p.x86.common.firmware.clone());
+        let prop = || self.props::<crate::boards::PcProps>().and_then(|p| p.x86.common.firmware.0.clone());
         self.spec.firmware.bios.clone().or_else(prop)
     }
 }

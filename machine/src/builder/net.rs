@@ -37,7 +37,7 @@ impl Build<'_> {
     pub fn create_netdevs(&mut self) -> QResult<()> {
         // Cards come first on a hub, as in the usual `-net nic -net tap`: the options' order is not kept.
         let ports = self.spec.nics.iter().map(|n| match n.peer {
-            NetPeer::Hub(hub) if n.loc.as_str().is_some() => {
+            NetPeer::Hub(hub) => {
                 let port = self.m.net_hub_port(hub, None);
                 self.m.net_name(port)
             }
@@ -73,10 +73,6 @@ impl Build<'_> {
     /// There is no such model, or the card refuses its options.
     pub fn create_nics(&mut self, pci: BusId, _isa: BusId) -> QResult<()> {
         for (i, n) in self.spec.nics.iter().enumerate() {
-            let asked_for = n.loc.as_str().is_some();
-            if !asked_for && class_by_name(DEFAULT_MODEL).is_none() {
-                continue;
-            }
             let model = n.model.as_deref().unwrap_or(DEFAULT_MODEL);
             let class = match model {
                 "virtio" => class_by_name("virtio-net-pci"),
@@ -114,8 +110,14 @@ impl Build<'_> {
 
     /// Warns about back ends, cards and hubs that lead nowhere, and cards that the board did not make.
     pub fn warn_net(&mut self) {
+        // Nobody asked for the card that machines have anyway, so nobody misses what it leads to.
+        let asked_for = |n: &NicSpec| n.loc.as_str().is_some() && n.peer == NetPeer::Hub(0);
+        let quiet =
+            self.spec.nics.iter().any(|n| n.loc.as_str().is_none()) && !self.spec.nics.iter().any(asked_for);
         for w in self.m.net_warnings() {
-            self.messages.warning(&w);
+            if !(quiet && w == "hub 0 is not connected to host network") {
+                self.messages.warning(&w);
+            }
         }
         for (i, n) in self.spec.nics.iter().enumerate() {
             if n.loc.as_str().is_none() || self.created_nics.contains(&i) {

@@ -12,8 +12,12 @@ impl Messages for Lines {
     fn warning(&mut self, text: &str) {
         self.0.push(text.to_string());
     }
+    fn warning_at(&mut self, _loc: &Loc, text: &str) {
+        self.0.push(text.to_string());
+    }
     fn info(&mut self, _text: &str) {}
     fn out(&mut self, _text: &str) {}
+    fn plain(&mut self, _text: &str) {}
 }
 
 fn spec(machine: &str) -> VmSpec {
@@ -71,7 +75,8 @@ fn default_ram_is_an_object() {
     let info = m.memdev_info();
     assert_eq!((info[0].id.as_str(), info[0].size, info[0].share), ("pc.ram", 64 << 20, false));
     assert!(m.objects.in_use("pc.ram"));
-    assert!(m.net_info().is_empty(), "the default NIC is left out silently");
+    let default = "hub 0\n \\ hub0port0: e1000.0: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:56\n";
+    assert_eq!(m.net_info(), default);
 }
 
 #[test]
@@ -116,7 +121,7 @@ fn numa_nodes_are_contiguous_ram() {
     let n = m.numa.clone().unwrap();
     assert_eq!(n.distances, Some(vec![10, 20, 20, 10]));
     assert_eq!(n.cpu_nodes, [0, 1]);
-    let cfg = acpi_config(&m, RamLayout { below_4g: 64 << 20, ..RamLayout::default() }, 2, 2);
+    let cfg = acpi_config(&mut m, RamLayout { below_4g: 64 << 20, ..RamLayout::default() }, 2, 2);
     assert_eq!(cfg.numa.unwrap().node_memory, [32 << 20, 32 << 20]);
 }
 
@@ -175,7 +180,7 @@ fn bad_objects_are_refused_before_anything_else() {
     assert_eq!(refused(&mut s), "-object a: Parameter 'poll-max-ns' expects an int64 value");
 }
 
-fn microvm(m: &crate::machine::Machine, ioapic2: bool, virtio: Vec<VirtioMmio>) {
+fn microvm(m: &mut crate::machine::Machine, ioapic2: bool, virtio: Vec<VirtioMmio>) {
     let want = microvm_tables(&MicrovmConfig {
         cpus: vec![CpuEntry { apic_id: 0, present: true, node: None }],
         ioapic2,
@@ -198,7 +203,7 @@ fn microvm_board() {
     let (b, _) = made(&mut s);
     let mut m = b.shared.lock();
     microvm(
-        &m,
+        &mut m,
         true,
         vec![
             VirtioMmio { index: 23, base: 0xfeb0_2e00, irq: 47 },
@@ -217,7 +222,7 @@ fn microvm_board() {
     m.bus_write(crate::memory::Space::Memory, 0xfec1_0000, &1u32.to_le_bytes());
     assert_eq!(read(&mut m, 0xfec1_0010), 0x0017_0020);
     let order: Vec<&str> = m.tree.iter().map(|n| n.class.name).filter(|n| *n != "virtio-mmio").collect();
-    assert_eq!(order[..5], ["qemu64-x86_64-cpu", "fw_cfg_io", "isabus-bridge", "ioapic", "ioapic"]);
+    assert_eq!(order[..5], ["fw_cfg_io", "qemu64-x86_64-cpu", "isabus-bridge", "ioapic", "ioapic"]);
     let io = m.tree.by_class("ioapic").map(|n| m.tree.path(n.id));
     assert_eq!(io.as_deref(), Some("/machine/ioapic"));
     m.power_button();
@@ -230,7 +235,7 @@ fn microvm_without_second_ioapic_or_acpi() {
     s.machine.props.push("ioapic2", Value::text("off"));
     s.devices = vec![device("virtio-rng-device")];
     let (b, _) = made(&mut s);
-    microvm(&b.shared.lock(), false, vec![VirtioMmio { index: 7, base: 0xfeb0_0e00, irq: 23 }]);
+    microvm(&mut b.shared.lock(), false, vec![VirtioMmio { index: 7, base: 0xfeb0_0e00, irq: 23 }]);
     assert_eq!(crate::boards::microvm::kernel_arguments(&b.shared.lock()), "");
     s.machine.props.push("acpi", Value::text("off"));
     let (b, _) = made(&mut s);
@@ -274,4 +279,30 @@ fn back_ends_and_cards_of_the_command_line() {
     s.nics.clear();
     s.netdevs = vec![netdev("user", Some("u"), NetPeer::None, &[])];
     assert_eq!(refused(&mut s), "-net: network backend 'user' is not compiled into this binary");
+}
+
+#[test]
+fn older_versions_start_with_their_values() {
+    let value = |machine: &str, class: &str, prop: &str| {
+        let mut s = spec(machine);
+        s.smp.cpus = Some(2);
+        let (b, _) = made(&mut s);
+        let m = b.shared.lock();
+        let n = m.tree.by_class(class).unwrap();
+        let sockets = m.info.topology.unwrap().sockets;
+        (n.props.get_prop(prop).unwrap().value, sockets)
+    };
+    assert_eq!(value("pc", "PIIX4_PM", "smm-compat"), (false.into(), 1));
+    assert_eq!(value("pc-i440fx-6.0", "PIIX4_PM", "smm-compat"), (false.into(), 2));
+    assert_eq!(value("pc-i440fx-5.2", "PIIX4_PM", "smm-compat"), (true.into(), 2));
+    assert_eq!(value("pc-i440fx-4.1", "fw_cfg_io", "acpi-mr-restore"), (false.into(), 2));
+}
+
+#[test]
+fn every_machine_is_listed_once() {
+    let mut names: Vec<_> = crate::boards::MACHINES.iter().map(|m| m.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), crate::boards::MACHINES.len());
+    assert_eq!(crate::boards::MACHINES.iter().filter(|m| m.is_default).count(), 1);
 }

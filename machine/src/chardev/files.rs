@@ -2,11 +2,13 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 use super::backend::{read_fd, set_nonblocking, write_fd, Backend};
+use crate::fdsets::FdSets;
 
 /// Throws output away.
 pub struct Null;
@@ -142,18 +144,11 @@ impl FdPair {
     }
 
     /// A file for output (created; truncated unless `append`), with an optional one for input.
-    pub fn file(out: &str, input: Option<&str>, append: bool) -> io::Result<Self> {
-        let output =
-            OpenOptions::new().write(true).create(true).append(append).truncate(!append).open(out)?;
-        let input = input.map(|p| File::open(p).map(OwnedFd::from)).transpose()?;
-        Ok(Self {
-            kind: "file",
-            filename: "file".into(),
-            input,
-            output: output.into(),
-            saved: None,
-            flags: Vec::new(),
-        })
+    pub fn file(sets: &FdSets, out: &str, input: Option<&str>, append: bool) -> io::Result<Self> {
+        let how = if append { libc::O_APPEND } else { libc::O_TRUNC };
+        let output = sets.open_path(out, libc::O_WRONLY | libc::O_CREAT | how)?;
+        let input = input.map(|p| sets.open_path(p, libc::O_RDONLY)).transpose()?;
+        Ok(Self { kind: "file", filename: "file".into(), input, output, saved: None, flags: Vec::new() })
     }
 
     /// `path.in` and `path.out`, or `path` itself for both directions.
@@ -173,6 +168,35 @@ impl FdPair {
             filename: "pipe".into(),
             input: Some(input.into()),
             output: output.into(),
+            saved: None,
+            flags: Vec::new(),
+        })
+    }
+
+    /// A serial line of the host: raw, 115200 baud, 8 data bits, no parity, 1 stop bit. Other devices go as well, as
+    /// they are.
+    pub fn serial(path: &str) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)?;
+        // SAFETY: an all-zero termios is valid for tcgetattr to fill; the descriptor is open.
+        unsafe {
+            let mut t: libc::termios = std::mem::zeroed();
+            if libc::tcgetattr(file.as_raw_fd(), &mut t) == 0 {
+                libc::cfmakeraw(&mut t);
+                t.c_cflag |= libc::CLOCAL | libc::CREAD;
+                t.c_cflag &= !libc::CSTOPB;
+                libc::cfsetspeed(&mut t, libc::B115200);
+                libc::tcsetattr(file.as_raw_fd(), libc::TCSANOW, &t);
+            }
+        }
+        Ok(Self {
+            kind: "serial",
+            filename: "serial".into(),
+            input: Some(file.try_clone()?.into()),
+            output: file.into(),
             saved: None,
             flags: Vec::new(),
         })

@@ -37,6 +37,8 @@ pub enum FrontendRef {
     Monitor(MonId),
     /// The qtest server.
     Qtest,
+    /// The gdb stub.
+    Gdb,
     /// A multiplexer on top of this device.
     Mux(CharId),
 }

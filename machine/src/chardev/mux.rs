@@ -60,6 +60,28 @@ impl Mux {
         }
     }
 
+    /// Adds a front end, which gets the input. Monitors stand before devices, and those that connect after a device do
+    /// not get the input: so it is when all monitors connect before the first device, as in QEMU.
+    ///
+    /// Returns its place, and which had the input before.
+    pub fn connect(&mut self, frontend: FrontendRef) -> (usize, Option<usize>) {
+        let old = (!self.frontends.is_empty()).then_some(self.focus);
+        let device = |f: &(FrontendRef, VecDeque<u8>)| matches!(f.0, FrontendRef::Device(..));
+        let first_device = self.frontends.iter().position(device);
+        match first_device.filter(|_| matches!(frontend, FrontendRef::Monitor(_))) {
+            Some(at) => {
+                self.frontends.insert(at, (frontend, VecDeque::new()));
+                self.focus += usize::from(self.focus >= at);
+                (at, old)
+            }
+            None => {
+                self.frontends.push((frontend, VecDeque::new()));
+                self.focus = self.frontends.len() - 1;
+                (self.focus, old)
+            }
+        }
+    }
+
     /// Interprets one byte of input.
     pub fn key(&mut self, b: u8) -> Key {
         if self.escape {

@@ -4,6 +4,7 @@ use super::backend::Backend;
 use super::files::{FdPair, Null, Pty, Ringbuf, Vc};
 use super::socket::{Socket, Udp};
 use crate::error::strerror;
+use crate::fdsets::FdSets;
 use crate::spec::{ChardevBackend, ChardevSpec, SocketAddress};
 use crate::{qerr, QResult};
 
@@ -31,19 +32,22 @@ impl BackendInfo {
 }
 
 /// Opens a back end (not multiplexers, which the table makes itself). `warn` gets informational lines.
-pub fn open(spec: &ChardevSpec, warn: &mut dyn FnMut(String)) -> QResult<Box<dyn Backend>> {
+pub fn open(spec: &ChardevSpec, sets: &FdSets, warn: &mut dyn FnMut(String)) -> QResult<Box<dyn Backend>> {
     let io = |e: std::io::Error| qerr!("{}", strerror(&e));
     Ok(match &spec.backend {
         ChardevBackend::Null => Box::new(Null),
         ChardevBackend::Vc { .. } => Box::new(Vc),
         ChardevBackend::Stdio { signal } => Box::new(FdPair::stdio(signal.unwrap_or(true)).map_err(io)?),
         ChardevBackend::File { out, input, append } => Box::new(
-            FdPair::file(out, input.as_deref(), append.unwrap_or(false))
+            FdPair::file(sets, out, input.as_deref(), append.unwrap_or(false))
                 .map_err(|e| qerr!("Could not open '{out}': {}", strerror(&e)))?,
         ),
         ChardevBackend::Pipe { path } => {
             Box::new(FdPair::pipe(path).map_err(|e| qerr!("Could not open '{path}': {}", strerror(&e)))?)
         }
+        ChardevBackend::Serial { device } => Box::new(
+            FdPair::serial(device).map_err(|e| qerr!("Could not open '{device}': {}", strerror(&e)))?,
+        ),
         ChardevBackend::Pty => {
             Box::new(Pty::new().map_err(|e| qerr!("Failed to create PTY: {}", strerror(&e)))?)
         }
@@ -81,6 +85,8 @@ fn socket_error(addr: &SocketAddress, server: bool, e: &std::io::Error) -> crate
         SocketAddress::Unix { path, .. } => qerr!("Failed to connect to '{path}': {text}"),
         SocketAddress::Inet(_) if server => qerr!("Failed to find an available port: {text}"),
         SocketAddress::Inet(a) => qerr!("Failed to connect to '{}:{}': {text}", a.host, a.port),
+        SocketAddress::Fd { str } if str.parse::<i32>().is_err() => qerr!("Unable to parse FD number {str}"),
+        SocketAddress::Fd { str } => qerr!("File descriptor '{str}' is not a socket"),
         _ => qerr!("{text}"),
     }
 }

@@ -224,6 +224,25 @@ fn peer_text(fd: &OwnedFd) -> String {
     s.peer_addr().map(|a| a.to_string()).unwrap_or_default()
 }
 
+impl Socket {
+    /// Ends the connection, whatever state it is in; the other side and the main loop see a hang-up.
+    fn cut(&mut self) {
+        if let Some(conn) = &self.conn {
+            // SAFETY: plain shutdown of a descriptor that is open.
+            unsafe { libc::shutdown(conn.as_raw_fd(), libc::SHUT_RDWR) };
+        }
+    }
+}
+
+impl crate::machine::Machine {
+    /// Cuts the connection of a socket (`yank`).
+    pub fn chr_yank(&mut self, label: &str) {
+        if let Some(id) = self.chardevs.find(label) {
+            self.chardevs.with_backend(id, Socket::cut);
+        }
+    }
+}
+
 impl Backend for Socket {
     fn kind(&self) -> &'static str {
         "socket"

@@ -1,6 +1,6 @@
 //! All character devices of a machine, and the traffic between back ends and front ends.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
@@ -17,7 +17,7 @@ use crate::spec::{ChardevBackend, ChardevSpec};
 use crate::{qerr, QResult};
 
 /// Timers of character devices are filed under this device number.
-pub const TIMER_DEV: DevId = DevId(u32::MAX);
+pub const TIMER_DEV: DevId = DevId::CHARDEV_TIMERS;
 
 enum Kind {
     Plain(Box<dyn Backend>),
@@ -82,6 +82,11 @@ pub struct CharTable {
 impl CharTable {
     fn get(&mut self, id: CharId) -> Option<&mut Chardev> {
         self.list.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    /// Whether there is a back end of this kind.
+    fn has_kind(&self, kind: &str) -> bool {
+        self.list.iter().flatten().any(|c| matches!(&c.kind, Kind::Plain(b) if b.kind() == kind))
     }
 
     /// By id.
@@ -154,6 +159,27 @@ impl CharTable {
         self.with_backend(id, |r: &mut super::files::Ringbuf| r.take(n))
     }
 
+    /// Puts bytes into a ring buffer; `None` if `id` is none.
+    pub fn ringbuf_put(&mut self, id: CharId, data: &[u8]) -> Option<()> {
+        // A ring buffer takes everything and never fails.
+        self.with_backend(id, |r: &mut super::files::Ringbuf| drop(r.write(data)))
+    }
+
+    /// Class of a device (`chardev-socket`).
+    pub fn class(&self, id: CharId) -> Option<String> {
+        let kind = match &self.list.get(id.0 as usize)?.as_ref()?.kind {
+            Kind::Plain(b) => b.kind(),
+            Kind::Mux(_) => "mux",
+        };
+        Some(format!("chardev-{kind}"))
+    }
+
+    /// Devices whose connection `yank` can cut: sockets, in order of creation.
+    pub fn sockets(&self) -> Vec<String> {
+        let is = |c: &&Chardev| matches!(&c.kind, Kind::Plain(b) if b.kind() == "socket");
+        self.list.iter().flatten().filter(is).map(|c| c.label.clone()).collect()
+    }
+
     /// Path of the other side of a pseudo-terminal.
     pub fn pty_path(&mut self, id: CharId) -> Option<String> {
         self.with_backend(id, |p: &mut super::files::Pty| p.path.clone())
@@ -212,15 +238,14 @@ impl Machine {
                     .ok_or_else(|| qerr!("mux: base chardev {chardev} not found"))?;
                 Kind::Mux(Mux::new(base, self.chardevs.escape_char.unwrap_or(1)))
             }
-            _ => Kind::Plain(open(spec, warn)?),
+            ChardevBackend::Stdio { .. } if self.chardevs.has_kind("stdio") => {
+                return Err(qerr!("cannot use stdio by multiple character devices"));
+            }
+            _ => Kind::Plain(open(spec, &self.fdsets, warn)?),
         };
         let log = spec.logfile.as_ref().map(|p| {
-            let o = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .append(spec.logappend)
-                .truncate(!spec.logappend)
-                .open(p);
+            let how = if spec.logappend { libc::O_APPEND } else { libc::O_TRUNC };
+            let o = self.fdsets.open_path(p, libc::O_WRONLY | libc::O_CREAT | how).map(File::from);
             o.map_err(|e| qerr!("Unable to open logfile {p}: {}", crate::error::strerror(&e)))
         });
         let mut c = Chardev::new(&spec.id, kind);
@@ -295,6 +320,38 @@ impl Machine {
         Ok(())
     }
 
+    /// Puts another back end in the place of a device's (`chardev-change`); its front end stays.
+    ///
+    /// # Errors
+    /// There is no such device, it or its front end cannot do that, or the new back end does not open.
+    pub fn change_chardev(&mut self, spec: &ChardevSpec, warn: &mut dyn FnMut(String)) -> QResult<CharId> {
+        let label = &spec.id;
+        let id = self.chardevs.find(label).ok_or_else(|| qerr!("Chardev '{label}' does not exist"))?;
+        let frontend = match self.chardevs.get(id) {
+            Some(Chardev { kind: Kind::Plain(_), frontend, .. }) => *frontend,
+            _ => return Err(qerr!("Mux device hotswap not supported yet")),
+        };
+        if matches!(spec.backend, ChardevBackend::Mux { .. }) {
+            return Err(qerr!("Mux device hotswap not supported yet"));
+        }
+        if frontend.is_some_and(|f| !matches!(f, FrontendRef::Device(..))) {
+            return Err(qerr!("Chardev user does not support chardev hotswap"));
+        }
+        let mut new = Chardev::new(label, Kind::Plain(open(spec, &self.fdsets, warn)?));
+        self.chr_unwatch(id);
+        self.timers.set((TIMER_DEV, id.0), None);
+        let Some(c) = self.chardevs.get(id) else { return Ok(id) };
+        (new.frontend, new.frontend_open) = (c.frontend, c.frontend_open);
+        let (was, is) = (c.open, new.open);
+        *c = new;
+        self.chr_watch(id)?;
+        if let Some(f) = frontend.filter(|_| was != is) {
+            self.chr_event_to(f, if is { CharEvent::Opened } else { CharEvent::Closed });
+        }
+        self.chr_pump(id);
+        Ok(id)
+    }
+
     fn chr_unwatch(&mut self, id: CharId) {
         let Some(c) = self.chardevs.get(id) else { return };
         for t in [c.conn.take(), c.listen.take()].into_iter().flatten() {
@@ -311,17 +368,23 @@ impl Machine {
                 if m.frontends.len() >= MAX_FRONTENDS {
                     return Err(qerr!("too many frontends on multiplexer '{label}'"));
                 }
-                m.frontends.push((frontend, Default::default()));
-                let last = m.frontends.len() - 1;
-                let old = std::mem::replace(&mut m.focus, last);
+                let (at, old) = m.connect(frontend);
+                let focus = m.focus;
                 c.frontend_open = true;
-                if old != last {
-                    self.chr_mux_event(id, old, CharEvent::MuxOut);
+                if focus != at {
+                    self.chr_later_call(move |m| {
+                        m.chr_mux_event(id, at, CharEvent::MuxOut);
+                        m.chr_event_to(frontend, CharEvent::Opened);
+                    });
+                } else {
+                    if let Some(old) = old {
+                        self.chr_mux_event(id, old, CharEvent::MuxOut);
+                    }
+                    self.chr_later_call(move |m| {
+                        m.chr_event_to(frontend, CharEvent::Opened);
+                        m.chr_mux_event(id, at, CharEvent::MuxIn);
+                    });
                 }
-                self.chr_later_call(move |m| {
-                    m.chr_event_to(frontend, CharEvent::Opened);
-                    m.chr_mux_event(id, last, CharEvent::MuxIn);
-                });
             }
             Kind::Plain(_) => {
                 if c.frontend.is_some() {
@@ -459,7 +522,7 @@ impl Machine {
                 });
             }
             FrontendRef::Monitor(mon) => self.monitor_inbox.push_back((mon, MonInput::Writable)),
-            FrontendRef::Qtest => {}
+            FrontendRef::Qtest | FrontendRef::Gdb => {}
             FrontendRef::Mux(mux) => {
                 let all: Vec<_> = match self.chardevs.get(mux).map(|c| &c.kind) {
                     Some(Kind::Mux(m)) => m.frontends.iter().map(|f| f.0).collect(),
@@ -485,7 +548,7 @@ impl Machine {
                     16384
                 }
             }
-            FrontendRef::Qtest => 4096,
+            FrontendRef::Qtest | FrontendRef::Gdb => 4096,
             FrontendRef::Mux(id) => match self.chardevs.get(id).map(|c| &c.kind) {
                 Some(Kind::Mux(m)) => usize::from(m.has_room()),
                 _ => 0,
@@ -504,6 +567,7 @@ impl Machine {
             }
             FrontendRef::Monitor(mon) => self.monitor_inbox.push_back((mon, MonInput::Data(data.to_vec()))),
             FrontendRef::Qtest => self.qtest_inbox.extend_from_slice(data),
+            FrontendRef::Gdb => self.gdb_inbox.push_back(MonInput::Data(data.to_vec())),
             FrontendRef::Mux(id) => {
                 for b in data {
                     self.chr_mux_key(id, *b);
@@ -523,6 +587,10 @@ impl Machine {
             }
             FrontendRef::Monitor(mon) => {
                 self.monitor_inbox.push_back((mon, MonInput::Event(ev)));
+                self.wake_loop();
+            }
+            FrontendRef::Gdb => {
+                self.gdb_inbox.push_back(MonInput::Event(ev));
                 self.wake_loop();
             }
             FrontendRef::Qtest => {}
@@ -641,7 +709,7 @@ impl Machine {
                         self.chr_deliver(f, &buf[..n]);
                     }
                     // Monitors are served before more is read, so that the inbox stays small.
-                    if matches!(f, Some(FrontendRef::Monitor(_) | FrontendRef::Qtest)) {
+                    if matches!(f, Some(FrontendRef::Monitor(_) | FrontendRef::Qtest | FrontendRef::Gdb)) {
                         self.push_effect(crate::machine::Effect::Call(Box::new(move |m| m.chr_later(id))));
                         return;
                     }

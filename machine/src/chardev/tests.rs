@@ -49,3 +49,19 @@ fn file_output_and_log() {
     assert_eq!(std::fs::read(path("out")).unwrap(), b"hello");
     assert_eq!(std::fs::read(path("log")).unwrap(), b"hello");
 }
+
+#[test]
+fn monitors_come_before_devices_on_a_mux() {
+    use crate::device::DevId;
+    let device = |n| FrontendRef::Device(DevId(n), 0);
+    let mut m = mux::Mux::new(CharId(0), 1);
+    assert_eq!(m.connect(device(7)), (0, None));
+    assert_eq!(m.connect(FrontendRef::Monitor(MonId(0))), (0, Some(0)));
+    assert_eq!(m.focus, 1);
+    assert_eq!(m.connect(FrontendRef::Monitor(MonId(1))), (1, Some(1)));
+    assert_eq!(m.focus, 2);
+    assert_eq!(m.connect(device(8)), (3, Some(2)));
+    assert_eq!(m.focus, 3);
+    let order: Vec<_> = m.frontends.iter().map(|f| f.0).collect();
+    assert_eq!(order, [FrontendRef::Monitor(MonId(0)), FrontendRef::Monitor(MonId(1)), device(7), device(8)]);
+}

@@ -70,12 +70,36 @@ pub struct KvmFacts {
 /// Bits of leaf 1 EDX that leaf 0x80000001 EDX repeats on AMD processors.
 pub const AMD_ALIASES: u64 = 0x0183_f3ff;
 
+/// What the software CPU executes, or keeps for the guest to see as QEMU's engine does.
+const TCG_FEATURES: &str = "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush acpi mmx fxsr \
+    sse sse2 ss pni pclmulqdq monitor ssse3 cx16 sse4.1 sse4.2 movbe popcnt aes xsave avx f16c rdrand fma hypervisor \
+    syscall mmxext nx pdpe1gb rdtscp lm lahf-lm cr8legacy abm \
+    fsgsbase bmi1 avx2 smep bmi2 erms adx smap clflushopt clwb umip rdpid \
+    xsaveopt xgetbv1 arat";
+
 impl Caps {
     /// No accelerator.
     pub fn any() -> Self {
         Self {
             kind: CapsKind::Any,
             features: Features([!0; w::COUNT]),
+            leaves: Vec::new(),
+            host: HostCpu { phys_bits: 40, ..HostCpu::default() },
+            ucode_rev: None,
+        }
+    }
+
+    /// The software CPU: what its engine executes.
+    pub fn tcg() -> Self {
+        let mut features = Features::default();
+        let executes = |name: &&str| rqemu_x86::fp::host_has(name);
+        TCG_FEATURES.split_ascii_whitespace().filter(executes).for_each(|name| features.apply(name));
+        let avx = features.has("avx");
+        features.0[w::XCR0_LO] = if avx { 7 } else { 3 };
+        features.0[w::X1_EDX] |= features.0[w::L1_EDX] & AMD_ALIASES;
+        Self {
+            kind: CapsKind::Tcg,
+            features,
             leaves: Vec::new(),
             host: HostCpu { phys_bits: 40, ..HostCpu::default() },
             ucode_rev: None,
@@ -126,9 +150,7 @@ impl Caps {
         f.0[w::X1_EDX] |= f.0[w::L1_EDX] & AMD_ALIASES;
         f.0[w::KVM_HINTS] |= 1;
         if !facts.kernel_lapic {
-            for name in ["kvm-pv-unhalt", "kvm-pv-eoi", "kvm-asyncpf-int"] {
-                f.set(name, false);
-            }
+            f.set("kvm-pv-unhalt", false);
         }
     }
 

@@ -13,6 +13,7 @@ use super::resolve::{is_amd, Board, Resolved};
 use super::topology::ApicLayout;
 use crate::accel::IrqChip;
 use crate::device::{Cx, Device, RealizeCx};
+use crate::memory::{IoSpec, Owner, RegionKind};
 use crate::qom::{Classed, DeviceClass};
 use crate::{qerr, QResult};
 
@@ -35,6 +36,9 @@ impl Default for CpuFacts {
     }
 }
 
+/// "ht" in CPUID leaf 1 EDX.
+const HT: u32 = 1 << 28;
+
 impl CpuDevice {
     /// Whether it has the machine-check architecture.
     pub fn has_machine_checks(&self) -> bool {
@@ -46,7 +50,11 @@ impl CpuDevice {
     pub fn facts(&self) -> CpuFacts {
         CpuFacts {
             signature: find(&self.leaves, 1, Reg::Eax),
-            features: find(&self.leaves, 1, Reg::Edx),
+            // The multi-threading bit follows the topology; tables show the model.
+            features: match self.cpu.features.has("ht") {
+                true => find(&self.leaves, 1, Reg::Edx),
+                false => find(&self.leaves, 1, Reg::Edx) & !HT,
+            },
             amd: is_amd(&self.cpu.vendor),
             phys_bits: self.cpu.phys_bits.min(64) as u8,
         }
@@ -112,11 +120,23 @@ impl DeviceClass for CpuProps {
     }
 }
 
+/// Where messages to local APICs go; all of them share the window of the first.
+const MSI_BASE: u64 = 0xfee0_0000;
+const MSI_REGION: &str = "kvm-apic-msi";
+
 fn add_apic(cx: &mut RealizeCx<'_>, id: u32, kernel: bool) {
     let dev = || Box::new(ApicFace);
     if kernel {
         let p = KvmApicProps { apic: ApicProps { id, version: 0x14, ..ApicProps::default() } };
-        cx.add_part("lapic", KvmApicProps::CLASS, Box::new(p), None, dev());
+        let apic = cx.add_part("lapic", KvmApicProps::CLASS, Box::new(p), None, dev());
+        let m = cx.m();
+        let kind = RegionKind::Io { owner: Owner::Kernel, spec: IoSpec::ANY };
+        let first = !m.mem.iter().any(|(_, r)| r.name == MSI_REGION);
+        let r = m.mem.add(MSI_REGION, 1 << 20, kind, Some(apic));
+        if first {
+            let system = m.mem.system;
+            m.mem.map(system, r, MSI_BASE, 0x1000);
+        }
     }
 }
 

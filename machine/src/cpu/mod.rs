@@ -33,6 +33,20 @@ pub use words::w::ARCH_CAPS;
 
 use serde_json::Value;
 
+/// What a processor that uses the hypervisor's back door has in its registers (low halves).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct BackdoorRegs {
+    /// Index of the processor.
+    pub cpu: usize,
+    pub eax: u32,
+    pub ebx: u32,
+    pub ecx: u32,
+    pub edx: u32,
+    pub esi: u32,
+    pub edi: u32,
+}
+
 /// Where the boot processor starts when no firmware sets it up (direct kernel boot). Segments are flat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BootRegs {

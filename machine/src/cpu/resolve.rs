@@ -71,8 +71,8 @@ const KVM_ON: [&str; 7] = [
 ];
 /// Off by default under KVM, for models with a name.
 const KVM_OFF: [&str; 3] = ["acpi", "monitor", "svm"];
-/// Off by default on the software CPU, for models with a name.
-const TCG_OFF: [&str; 1] = ["vme"];
+/// Off by default on the software CPU, for models with a name. Virtualization inside the guest is not there.
+const TCG_OFF: [&str; 2] = ["vme", "svm"];
 
 /// Invariant TSC, which a guest cannot keep when it moves to another host.
 const INVTSC: u64 = 1 << 8;
@@ -188,6 +188,8 @@ impl CpuProps {
             for name in list {
                 let Some((word, mask)) = lookup(name) else { continue };
                 if self.user.0[word] & mask == 0 {
+                    // The one default that depends on where the local APIC is.
+                    let value = value && (*name != "x2apic" || caps.features.has(name));
                     self.want.set(name, value);
                 }
             }

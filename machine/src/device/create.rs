@@ -68,9 +68,14 @@ impl Machine {
         self.enter();
         let made = props.realize(&mut RealizeCx { cx: Cx { m: self, dev: id } });
         self.leave();
+        let place = self.pci_place(id);
         let Some(node) = self.tree.get_mut(id) else { return Ok(()) };
         node.props = props;
         node.dev = Some(made?);
+        if let Some((_, devfn)) = place {
+            // The slot that was chosen, for whoever looks at the properties.
+            node.props.set_prop(node.class.name, "addr", &PropInput::Json(&devfn.into()))?;
+        }
         node.realized = true;
         self.settle_if_idle();
         Ok(())

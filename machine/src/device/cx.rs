@@ -143,6 +143,23 @@ impl RealizeCx<'_> {
         r
     }
 
+    /// Like [`Self::map_ports`] for ports that are the board's, though this device answers: the object tree shows them
+    /// there, and they stay when the device goes.
+    pub fn map_board_ports(
+        &mut self,
+        name: &'static str,
+        base: u16,
+        len: u32,
+        tag: u32,
+        spec: IoSpec,
+    ) -> RegionId {
+        let kind = RegionKind::Io { owner: Owner::Device(self.cx.dev, tag), spec };
+        let r = self.cx.m.mem.add(name, u128::from(len), kind, None);
+        let io = self.cx.m.mem.io;
+        self.cx.m.mem.map(io, r, u64::from(base), 0);
+        r
+    }
+
     /// Maps a region into physical memory or the port space.
     pub fn map(&mut self, space: Space, region: RegionId, addr: u64, priority: i32) {
         let root = match space {
@@ -212,6 +229,14 @@ impl RealizeCx<'_> {
             Err(ConnectError::InUse) => {
                 Err(qerr!("Property '{owner}.{prop}' can't take value '{name}': Device '{name}' is in use"))
             }
+        }
+    }
+
+    /// Declares a memory region of a device on the system bus, whether it is mapped or not.
+    pub fn mmio(&mut self, region: RegionId) {
+        let dev = self.cx.dev;
+        if let Some(n) = self.cx.m.tree.get_mut(dev) {
+            n.mmio.push(region);
         }
     }
 

@@ -26,6 +26,18 @@ use crate::QResult;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DevId(pub u32);
 
+/// Names for timers that belong to no device. All stand here, so that no two are the same.
+impl DevId {
+    /// Character devices; the timer's number is theirs.
+    pub const CHARDEV_TIMERS: Self = Self(u32::MAX);
+    /// Monitors: wakes the main loop for events that are held back.
+    pub const MONITOR_TIMERS: Self = Self(u32::MAX - 1);
+    /// Keys that wait to be sent.
+    pub const KEY_TIMERS: Self = Self(u32::MAX - 2);
+    /// Announcements of network cards; the timer's number is theirs.
+    pub const ANNOUNCE_TIMERS: Self = Self(u32::MAX - 3);
+}
+
 /// Kinds of bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BusKind {
@@ -52,6 +64,20 @@ pub enum BusKind {
 }
 
 impl BusKind {
+    /// All kinds.
+    pub const ALL: &'static [Self] = &[
+        Self::System,
+        Self::Isa,
+        Self::Pci,
+        Self::Ide,
+        Self::Floppy,
+        Self::Scsi,
+        Self::Virtio,
+        Self::VirtioSerial,
+        Self::Usb,
+        Self::I2c,
+    ];
+
     /// QOM type name.
     pub fn type_name(self) -> &'static str {
         match self {

@@ -1,6 +1,7 @@
 //! Where devices sit: the tree of devices and buses, and the QOM path of each.
 
 use super::{BusKind, DevId, Device};
+use crate::memory::RegionId;
 use crate::qom::{ClassInfo, DeviceClass};
 
 /// Handle of a bus.
@@ -46,6 +47,8 @@ pub struct DeviceNode {
     pub buses: Vec<BusId>,
     /// `gpio-in` / `gpio-out` lines for `info qtree`: (name, is input, count).
     pub gpios: Vec<(&'static str, bool, u32)>,
+    /// Memory regions that the board places (devices of the system bus).
+    pub mmio: Vec<RegionId>,
 }
 
 impl DeviceNode {
@@ -86,11 +89,14 @@ pub struct DeviceTree {
     buses: Vec<Option<Bus>>,
     unattached: u32,
     anon: u32,
+    /// Interrupt lines that belong to the board itself, as the object tree shows them.
+    pub board_irqs: u32,
 }
 
 impl Default for DeviceTree {
     fn default() -> Self {
-        let mut t = Self { nodes: Vec::with_capacity(64), buses: Vec::new(), unattached: 0, anon: 0 };
+        let mut t =
+            Self { nodes: Vec::with_capacity(64), buses: Vec::new(), unattached: 0, anon: 0, board_irqs: 0 };
         t.add_bus("main-system-bus".into(), BusKind::System, None);
         t
     }
@@ -121,6 +127,7 @@ impl DeviceTree {
             pending_unplug: false,
             buses: Vec::new(),
             gpios: Vec::new(),
+            mmio: Vec::new(),
         }));
         if let Some(b) = bus.and_then(|b| self.bus_mut(b)) {
             b.children.push(id);

@@ -4,5 +4,8 @@ pub mod chipset;
 pub mod display;
 pub mod legacy;
 pub mod misc;
+pub mod net;
+pub mod pci_bridge;
 pub mod storage;
 pub mod virtio;
+pub mod watchdog;

@@ -54,17 +54,24 @@ impl Image {
     /// Opens and classifies. `Ok(None)`: a kernel that needs firmware (old Linux protocols, real-mode images).
     pub fn open(path: &str) -> QResult<Option<Self>> {
         let fail = |e: std::io::Error| {
-            qerr!("qemu: could not open kernel file '{path}': {}", crate::error::strerror(&e))
+            qerr!("qemu: could not open kernel file '{path}': {}", crate::error::strerror(&e)).bare()
         };
         let file = File::open(path).map_err(fail)?;
+        let unreadable = |why: &str| qerr!("qemu: could not load kernel '{path}': {why}").bare();
         let len = file.metadata().map_err(fail)?.len();
+        if len == 0 {
+            return Err(unreadable("the file is empty"));
+        }
         let mut head = vec![0; HEAD.min(usize::try_from(len).unwrap_or(HEAD))];
-        file.read_exact_at(&mut head, 0).map_err(fail)?;
+        file.read_exact_at(&mut head, 0).map_err(|e| unreadable(&crate::error::strerror(&e)))?;
         let multiboot = multiboot::Header::find(&head);
         let kind = match classify(&head, multiboot.is_some())? {
             Some(k) => k,
             None => return Ok(None),
         };
+        if matches!(kind, ImageKind::Linux32 | ImageKind::Linux64) && setup_len(&head) > len {
+            return Err(qerr!("qemu: invalid kernel header").bare());
+        }
         Ok(Some(Self { file, name: path.to_string(), kind, head, multiboot }))
     }
 
@@ -123,7 +130,7 @@ impl Image {
         }
         let mut f = self.file.try_clone().map_err(|e| qerr!("{}", crate::error::strerror(&e)))?;
         let r = Elf::load(guest, None, &mut f, Some(GuestAddress(0)))
-            .map_err(|e| qerr!("could not load kernel '{}': {e}", self.name))?;
+            .map_err(|_| qerr!("Error while loading elf kernel"))?;
         match r.pvh_boot_cap {
             PvhBootCapability::PvhEntryPresent(a) => Ok(Loaded { entry: a.0, end: r.kernel_end }),
             _ => Err(no_pvh(&self.name)),
@@ -142,11 +149,21 @@ fn protocol(head: &[u8]) -> u16 {
     }
 }
 
+/// Bytes of the real-mode part.
+fn setup_len(head: &[u8]) -> u64 {
+    match head.get(0x1f1) {
+        Some(0) | None => 5 * 512,
+        Some(n) => (u64::from(*n) + 1) * 512,
+    }
+}
+
 fn classify(head: &[u8], multiboot: bool) -> QResult<Option<ImageKind>> {
     let version = protocol(head);
     if version > 0 {
         let high = head.get(0x211).is_some_and(|f| f & LOADED_HIGH != 0);
-        if !high || version < 0x205 {
+        // One that starts elsewhere than where boot loaders put it has code of its own that firmware must run.
+        let start = head.get(0x214..0x218).is_some_and(|b| *b == 0x10_0000u32.to_le_bytes());
+        if !high || version < 0x205 || !start {
             return Ok(None);
         }
         let xload = head.get(0x236..0x238).map_or(0, |b| u16::from_le_bytes([b[0], b[1]]));
@@ -179,6 +196,7 @@ mod tests {
         h[0x202..0x206].copy_from_slice(b"HdrS");
         h[0x206..0x208].copy_from_slice(&version.to_le_bytes());
         h[0x211] = flags;
+        h[0x214..0x218].copy_from_slice(&0x10_0000u32.to_le_bytes());
         h[0x236..0x238].copy_from_slice(&xload.to_le_bytes());
         h[0x260..0x264].copy_from_slice(&init_size.to_le_bytes());
         h

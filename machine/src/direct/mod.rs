@@ -17,10 +17,12 @@ use image::{Image, ImageKind};
 use crate::boards::RamLayout;
 use crate::builder::acpi_blobs;
 use crate::cpu::BootRegs;
+use crate::devices::display::vga::pci::VgaPci;
 use crate::firmware::acpi;
 use crate::firmware::boot_params::{pvh_start_info, zero_page, LinuxParams, PvhParams};
 use crate::firmware::direct_boot::{apply, place_smbios, reserve, Areas, LoaderFile};
 use crate::firmware::fw_cfg_files::E820Entry;
+use crate::firmware::linux_boot;
 use crate::firmware::smbios::{self, SmbiosConfig};
 use crate::machine::Machine;
 use crate::{qerr, QResult};
@@ -76,12 +78,19 @@ impl DirectBoot {
     /// Missing files and images that are no kernels, with QEMU's texts.
     pub fn open(spec: DirectBootSpec<'_>) -> QResult<Option<Self>> {
         let Some(image) = Image::open(spec.kernel)? else { return Ok(None) };
+        if matches!(image.kind(), ImageKind::Linux32 | ImageKind::Linux64) {
+            linux_boot::video_mode(&spec.cmdline).map_err(|e| qerr!("qemu: {e}").bare())?;
+        }
         let (mut initrd, mut modules) = (None, Vec::new());
         match (spec.initrd.as_deref(), image.kind()) {
             (Some(list), ImageKind::Multiboot) => modules = multiboot::Module::open_list(list)?,
             (Some(path), _) => {
                 let fail = |e: std::io::Error| {
-                    qerr!("qemu: error reading initrd {path}: {}", crate::error::strerror(&e))
+                    let text = crate::error::strerror(&e);
+                    qerr!(
+                        "qemu: error reading initrd {path}: Failed to open file “{path}”: open() failed: {text}"
+                    )
+                    .bare()
                 };
                 let f = File::open(path).map_err(fail)?;
                 let len = f.metadata().map_err(fail)?.len();
@@ -102,6 +111,11 @@ impl DirectBoot {
         }))
     }
 
+    /// Whether the kernel follows the Linux boot protocol.
+    pub fn is_linux(&self) -> bool {
+        matches!(self.image.kind(), ImageKind::Linux32 | ImageKind::Linux64)
+    }
+
     /// Does the firmware's work and loads the kernel. Devices have just been reset.
     ///
     /// # Errors
@@ -110,6 +124,9 @@ impl DirectBoot {
         if m.tree.by_class("i440FX").is_some() {
             pci::program_chipset(m);
             pci::assign(m, self.layout.below_4g);
+        }
+        if let Some(vga) = m.tree.by_class("VGA").map(|n| n.id) {
+            m.with::<VgaPci, _>(vga, |v, cx| v.firmware_text_mode(cx));
         }
         m.settle();
         let mut areas = Areas::top_of_ram(self.layout.below_4g, 0x2_0000);
@@ -154,9 +171,10 @@ impl DirectBoot {
         let at =
             limit.checked_sub(*len).map(|a| a & !0xfff).filter(|a| *a >= kernel_end).ok_or_else(|| {
                 qerr!(
-                    "initrd is too large, cannot support.(max: {}, need {len})",
+                    "qemu: initrd is too large, cannot support.(max: {}, need {len})",
                     limit.saturating_sub(kernel_end)
                 )
+                .bare()
             })?;
         memory::load_file(m, at, file, 0, *len)?;
         Ok((at, *len))

@@ -55,8 +55,7 @@ impl Module {
         for item in list.replace(",,", "\0").split(',') {
             let text = item.replace('\0', ",");
             let path = text.split(' ').next().unwrap_or("").to_string();
-            let fail =
-                |e: std::io::Error| qerr!("Failed to open file '{path}': {}", crate::error::strerror(&e));
+            let fail = |_| qerr!("Failed to open file '{path}'");
             let file = File::open(&path).map_err(fail)?;
             let len = file.metadata().map_err(fail)?.len();
             out.push(Self { file, len, text });
@@ -104,7 +103,7 @@ pub fn load(
 /// An image that is not ELF: the header says what goes where.
 fn load_flat(m: &Machine, image: &Image, h: &Header) -> QResult<(u64, u64)> {
     if h.flags & HAS_ADDRESSES == 0 {
-        return Err(qerr!("invalid multiboot kernel"));
+        return Err(qerr!("Error while loading elf kernel"));
     }
     let [header, load, load_end, bss_end, entry] = h.addresses;
     let bad = || qerr!("invalid load_addr address");
@@ -117,7 +116,7 @@ fn load_flat(m: &Machine, image: &Image, h: &Header) -> QResult<(u64, u64)> {
         u64::from(load_end.checked_sub(load).ok_or_else(|| qerr!("invalid load_end_addr address"))?)
     };
     if u64::from(start) + len > file_len {
-        return Err(qerr!("invalid load_end_addr address"));
+        return Err(qerr!("fread() failed"));
     }
     memory::load_file(m, load.into(), image.file(), start.into(), len)?;
     let mut end = u64::from(load) + len;

@@ -183,7 +183,10 @@ fn place_initrd(image: &[u8], protocol: u16, size: u64, below_4g: u64) -> Result
 }
 
 /// `vga=` in the command line.
-fn video_mode(cmdline: &str) -> Result<Option<u16>, LinuxError> {
+///
+/// # Errors
+/// The value is not a mode.
+pub fn video_mode(cmdline: &str) -> Result<Option<u16>, LinuxError> {
     let Some(at) = cmdline.find("vga=") else { return Ok(None) };
     let value = &cmdline[at + 4..];
     for (name, mode) in [("normal", 0xffff), ("ext", 0xfffe), ("ask", 0xfffd)] {

@@ -7,6 +7,7 @@
 pub mod acpi;
 pub mod boot_params;
 pub mod direct_boot;
+pub mod fdt;
 pub mod fw_cfg_files;
 pub mod linux_boot;
 pub mod mp_table;

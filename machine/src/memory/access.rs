@@ -9,6 +9,8 @@ pub trait IoTarget {
     fn io_read(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8) -> u64;
     /// A write.
     fn io_write(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8, value: u64);
+    /// Nothing answers at this address of the memory space.
+    fn unassigned(&mut self, _write: bool, _addr: u64, _size: usize) {}
 }
 
 fn view(maps: &FlatMaps, space: Space) -> &FlatView {
@@ -34,6 +36,15 @@ fn piece(r: &FlatRange, addr: u64, rest: usize) -> usize {
     }
 }
 
+/// Length of the next piece of an access to where nothing is: aligned, at most four bytes, up to the next range.
+fn gap(view: &FlatView, addr: u64, rest: usize) -> usize {
+    let n = 1 << rest.min(4).ilog2().min(addr.trailing_zeros());
+    match view.find(addr.wrapping_add(n as u64 - 1)) {
+        Some(_) => 1,
+        None => n,
+    }
+}
+
 /// Reads `buf.len()` bytes. Where nothing answers, ports read as ones and memory as zeroes.
 pub fn read(maps: &FlatMaps, space: Space, addr: u64, buf: &mut [u8], target: &mut impl IoTarget) {
     let view = view(maps, space);
@@ -41,8 +52,12 @@ pub fn read(maps: &FlatMaps, space: Space, addr: u64, buf: &mut [u8], target: &m
     while pos < buf.len() {
         let at = addr.wrapping_add(pos as u64);
         let Some(r) = view.find(at) else {
-            buf[pos] = if space == Space::Io { 0xff } else { 0 };
-            pos += 1;
+            let n = gap(view, at, buf.len() - pos);
+            buf[pos..pos + n].fill(if space == Space::Io { 0xff } else { 0 });
+            if space == Space::Memory {
+                target.unassigned(false, at, n);
+            }
+            pos += n;
             continue;
         };
         let n = piece(r, at, buf.len() - pos);
@@ -69,7 +84,11 @@ pub fn write(maps: &FlatMaps, space: Space, addr: u64, data: &[u8], target: &mut
     while pos < data.len() {
         let at = addr.wrapping_add(pos as u64);
         let Some(r) = view.find(at) else {
-            pos += 1;
+            let n = gap(view, at, data.len() - pos);
+            if space == Space::Memory {
+                target.unassigned(true, at, n);
+            }
+            pos += n;
             continue;
         };
         let n = piece(r, at, data.len() - pos);

@@ -64,10 +64,17 @@ pub enum MemError {
     Unmapped(u64),
 }
 
+/// Is told what devices write into guest memory, as the software CPU must be for the sake of code it has decoded.
+pub trait WriteObserver: Send + Sync {
+    /// `len` bytes at `host` are being written, or will be.
+    fn written(&self, host: *mut u8, len: usize);
+}
+
 /// Sorted, disjoint ranges.
 #[derive(Default)]
 pub struct FlatView {
     ranges: Vec<FlatRange>,
+    observer: Option<Arc<dyn WriteObserver>>,
 }
 
 impl FlatView {
@@ -80,7 +87,19 @@ impl FlatView {
                 _ => ranges.push(r),
             }
         }
-        Self { ranges }
+        Self { ranges, observer: None }
+    }
+
+    /// Reports all writes through this view.
+    pub fn observed(mut self, observer: Option<Arc<dyn WriteObserver>>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    fn report(&self, host: *mut u8, len: usize) {
+        if let Some(o) = &self.observer {
+            o.written(host, len);
+        }
     }
 
     /// The ranges.
@@ -106,7 +125,11 @@ impl FlatView {
             return None;
         }
         // SAFETY: `off + len` was checked against the block's length.
-        Some(unsafe { block.host().add(off as usize) })
+        let host = unsafe { block.host().add(off as usize) };
+        if write {
+            self.report(host, len as usize);
+        }
+        Some(host)
     }
 
     /// Calls `f(block, offset, pos, len)` for each piece of RAM in `[addr, addr + len)`.
@@ -135,8 +158,23 @@ impl FlatView {
         self.pieces(addr, buf.len(), |b, _, off, range| b.read(off, &mut buf[range]))
     }
 
+    /// Writes RAM and ROM, as a debugger does.
+    pub fn write_rom(&self, addr: u64, buf: &[u8]) -> Result<(), MemError> {
+        self.pieces(addr, buf.len(), |b, _, off, range| b.write(off, &buf[range]))
+    }
+
     /// Writes RAM; bytes for ROM are dropped.
     pub fn write(&self, addr: u64, buf: &[u8]) -> Result<(), MemError> {
-        self.pieces(addr, buf.len(), |b, ro, off, range| ro || b.write(off, &buf[range]))
+        self.pieces(addr, buf.len(), |b, ro, off, range| {
+            if ro {
+                return true;
+            }
+            let len = range.len();
+            let done = b.write(off, &buf[range]);
+            if done && self.observer.is_some() {
+                self.report(b.host().wrapping_add(off as usize), len);
+            }
+            done
+        })
     }
 }

@@ -9,7 +9,7 @@ mod flat;
 mod ram;
 mod tree;
 
-pub use flat::{FlatKind, FlatRange, FlatView, MemError};
+pub use flat::{FlatKind, FlatRange, FlatView, MemError, WriteObserver};
 pub use ram::{RamBlock, RamError, RamOptions, RamSource};
 pub use tree::{IoSpec, Owner, Region, RegionId, RegionKind, RegionTree};
 

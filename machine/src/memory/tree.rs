@@ -8,7 +8,7 @@ use super::ram::RamBlock;
 use crate::device::DevId;
 
 /// Handle of a region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RegionId(pub u32);
 
 /// Who answers accesses to an I/O region.
@@ -226,6 +226,13 @@ impl RegionTree {
                 r.enabled = enabled;
                 self.dirty = true;
             }
+        }
+    }
+
+    /// Switches a region on or off that lies in no address space of the machine: nothing is mapped anew.
+    pub fn set_enabled_outside(&mut self, id: RegionId, enabled: bool) {
+        if let Some(r) = self.get_mut(id) {
+            r.enabled = enabled;
         }
     }
 

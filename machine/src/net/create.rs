@@ -115,7 +115,7 @@ impl Machine {
     }
 
     /// Whether there is a back end or hub port of that name.
-    pub(crate) fn net_exists(&self, name: &str) -> bool {
+    pub fn net_exists(&self, name: &str) -> bool {
         !self.net.ids(|c| c.name == name && !matches!(c.kind, Kind::Nic { .. })).is_empty()
     }
 

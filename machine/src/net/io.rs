@@ -68,6 +68,7 @@ impl Machine {
                     Some(taken) => taken.unwrap_or(true),
                     None => {
                         self.net.again.push(to);
+                        self.wake_loop();
                         false
                     }
                 }
@@ -233,6 +234,22 @@ impl Machine {
         if let Some(Client { kind: Kind::Backend(b), .. }) = self.net_peer_mut(nic) {
             if let Some(t) = b.tap() {
                 t.set_header(len, guest);
+            }
+        }
+        // What waits has the header of before.
+        if let Some(c) = self.net.get_mut(nic) {
+            let senders: Vec<NetId> = c.queue.drain(..).map(|(from, _)| from).collect();
+            for from in senders {
+                self.net_sent(from);
+            }
+        }
+    }
+
+    /// Says whether a card serves this queue of the tap behind it (all do at first).
+    pub fn net_use_queue(&mut self, nic: NetId, on: bool) {
+        if let Some(Client { kind: Kind::Backend(b), .. }) = self.net_peer_mut(nic) {
+            if let Some(t) = b.tap() {
+                t.use_queue(on);
             }
         }
     }

@@ -8,7 +8,11 @@
 //! A frame that its receiver cannot take waits in the receiver's queue; the sender reads no more frames until the
 //! receiver was flushed.
 
+mod announce;
+pub mod checksum;
+pub mod crc;
 mod create;
+mod filter;
 mod info;
 mod io;
 mod socket;
@@ -25,7 +29,9 @@ use crate::machine::Machine;
 use crate::qom::{MacAddr, NetdevRef};
 use crate::{qerr, QError, QResult};
 
+pub use announce::{Announce, TIMER_DEV};
 pub use create::NET_KINDS;
+pub use filter::{RxFilter, RxState};
 pub use tap::{Offloads, TapFd};
 
 /// Handle of a network client (one end of a link).
@@ -43,6 +49,12 @@ pub trait NetFrontend {
     fn sent(&mut self, _cx: &mut Cx<'_>, _queue: u32) {}
     /// The link went up or down.
     fn link_changed(&mut self, _cx: &mut Cx<'_>, _up: bool) {}
+    /// The guest is to tell the network where it is ([`Machine::announce_self`]).
+    fn announce(&mut self, _cx: &mut Cx<'_>) {}
+    /// What it lets in, for cards that say so.
+    fn rx_filter(&mut self, _cx: &mut Cx<'_>) -> Option<RxFilter> {
+        None
+    }
 }
 
 /// What came of reading from a back end.
@@ -82,6 +94,10 @@ pub(crate) trait NetBackend: Send {
     }
     /// The connection was lost and its descriptor deregistered: closes it.
     fn disconnect(&mut self) {}
+    /// Whether it expects a virtio-net header in front of frames: its length.
+    fn header(&self) -> usize {
+        0
+    }
     /// The tap behind it.
     fn tap(&mut self) -> Option<&mut tap::Tap> {
         None
@@ -130,6 +146,8 @@ pub struct NetTable {
     /// Back ends that have more to read.
     pub(crate) again: Vec<NetId>,
     scratch: Vec<u8>,
+    /// Announcements under way.
+    announcing: Vec<announce::Running>,
     /// Default MAC addresses in use, by last byte.
     macs: Vec<u8>,
     /// Counter of generated names.

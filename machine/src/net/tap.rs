@@ -22,10 +22,13 @@ const TUNGETFEATURES: libc::c_ulong = 0x8004_54cf;
 const TUNGETIFF: libc::c_ulong = 0x8004_54d2;
 const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
 const TUNSETSNDBUF: libc::c_ulong = 0x4004_54d4;
+const TUNSETQUEUE: libc::c_ulong = 0x4004_54d9;
 const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
 const IFF_TAP: i32 = 0x2;
 const IFF_NO_PI: i32 = 0x1000;
 const IFF_MULTI_QUEUE: i32 = 0x100;
+const IFF_ATTACH_QUEUE: i32 = 0x200;
+const IFF_DETACH_QUEUE: i32 = 0x400;
 const IFF_VNET_HDR: i32 = 0x4000;
 
 const IFUP: &str = "/etc/qemu-ifup";
@@ -91,6 +94,8 @@ pub(crate) struct Tap {
     header: usize,
     /// The card wants the header.
     wanted: bool,
+    /// The kernel delivers frames here.
+    in_use: bool,
     ifname: String,
     downscript: Option<String>,
     out: Vec<u8>,
@@ -313,6 +318,7 @@ impl Tap {
             kind,
             header: if vnet { HEADER } else { 0 },
             wanted: false,
+            in_use: true,
             ifname,
             downscript,
             out: Vec::new(),
@@ -356,6 +362,17 @@ impl Tap {
             self.header = size as usize;
         }
         self.set_offloads(if self.wanted { guest } else { Offloads::default() });
+    }
+
+    /// Lets the kernel deliver frames to this queue of a tap, or only to others. A tap with one queue has no choice.
+    pub fn use_queue(&mut self, on: bool) {
+        if self.in_use == on {
+            return;
+        }
+        self.in_use = on;
+        let mut req = IfReq::new("", if on { IFF_ATTACH_QUEUE } else { IFF_DETACH_QUEUE });
+        // A kernel without it delivers to all queues; then frames on the others wait.
+        let _ = ioctl(&self.file, TUNSETQUEUE, &mut req);
     }
 
     pub fn take(&mut self) -> Option<TapFd> {
@@ -405,6 +422,13 @@ impl NetBackend for Tap {
             &self.out
         };
         !matches!(self.file.write(data), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    }
+    fn header(&self) -> usize {
+        if self.wanted {
+            self.header
+        } else {
+            0
+        }
     }
     fn tap(&mut self) -> Option<&mut Tap> {
         Some(self)

@@ -92,6 +92,18 @@ fn netdev(m: &mut Machine, json: &str) -> Result<(), String> {
     m.netdev_add(d, Mode::Json).map_err(|e| e.desc)
 }
 
+impl Machine {
+    /// A client by name.
+    pub(crate) fn net_id(&self, name: &str) -> Option<NetId> {
+        self.net.ids(|c| c.name == name).first().copied()
+    }
+
+    /// Serves the back ends once, as the main loop would.
+    pub(crate) fn net_serve(&mut self) {
+        serve(self);
+    }
+}
+
 /// Serves the back ends once, as the main loop would.
 fn serve(m: &mut Machine) {
     for id in m.net.ids(|c| matches!(c.kind, Kind::Backend(_))) {

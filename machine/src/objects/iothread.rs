@@ -70,6 +70,17 @@ impl IothreadObject {
         if self.thread_pool_min.0 > self.thread_pool_max.0 || self.thread_pool_max.0 == 0 {
             return Err(qerr!("bad thread-pool-min/thread-pool-max values"));
         }
+        // Requests go to the kernel in rounds, without a pool of threads; the time to look adapts by itself.
+        let fixed = [
+            ("poll-grow", self.poll_grow, 0),
+            ("poll-shrink", self.poll_shrink, 0),
+            ("aio-max-batch", self.aio_max_batch, 0),
+            ("thread-pool-min", self.thread_pool_min, 0),
+            ("thread-pool-max", self.thread_pool_max, 64),
+        ];
+        if let Some((name, _, only)) = fixed.iter().find(|(_, v, only)| v.0 != *only) {
+            return Err(qerr!("iothread property '{name}' only supports the value {only}"));
+        }
         Ok(())
     }
 }
@@ -77,7 +88,7 @@ impl IothreadObject {
 impl UserObject for IothreadObject {
     fn complete(&mut self, m: &mut Machine, id: &str) -> QResult<()> {
         self.check()?;
-        let t = m.iothreads.add(id, self.poll_max_ns.0 > 0);
+        let t = m.iothreads.add(id, self.poll_max_ns.0 as u64);
         self.thread = Some(t.map_err(|e| qerr!("cannot start thread: {}", crate::error::strerror(&e)))?);
         Ok(())
     }
@@ -92,7 +103,7 @@ impl UserObject for IothreadObject {
         }
         if name == "poll-max-ns" {
             if let Some(t) = &self.thread {
-                t.set_poll(self.poll_max_ns.0 > 0);
+                t.set_look_ns(self.poll_max_ns.0 as u64);
             }
         }
         Ok(true)

@@ -114,7 +114,7 @@ pub fn help() -> String {
 /// # Errors
 /// There is no such type.
 pub fn type_help(name: &str) -> QResult<String> {
-    let ty = find_type(name).ok_or_else(|| unknown_type(name))?;
+    let ty = known_type(name)?;
     let known = |name: &str| ty.schema.fields.iter().any(|f| f.name == name);
     let mut lines: Vec<String> = ty
         .props
@@ -216,8 +216,15 @@ impl ObjectTable {
 /// # Errors
 /// Unknown type, unknown, missing or bad options; in the words for `mode`. Command-line errors carry the option.
 pub fn check(qom_type: &str, props: &Dict, mode: Mode) -> QResult<Dict> {
-    let ty = find_type(qom_type).ok_or_else(|| unknown_type(qom_type))?;
-    visit::check(props.clone(), ty.schema, mode)
+    visit::check(props.clone(), known_type(qom_type)?.schema, mode)
+}
+
+/// Type by name.
+///
+/// # Errors
+/// There is no such type.
+pub fn known_type(name: &str) -> QResult<&'static ObjectType> {
+    find_type(name).ok_or_else(|| unknown_type(name))
 }
 
 impl Machine {
@@ -226,7 +233,7 @@ impl Machine {
     /// # Errors
     /// The id is taken, or the object refuses its options.
     pub fn create_object(&mut self, qom_type: &str, id: &str, props: &Dict) -> QResult<()> {
-        let ty = find_type(qom_type).ok_or_else(|| unknown_type(qom_type))?;
+        let ty = known_type(qom_type)?;
         if self.objects.get(id).is_some() {
             return Err(qerr!("attempt to add duplicate property '{id}' to object (type 'container')"));
         }

@@ -59,6 +59,11 @@ impl UserObject for Secret {
         }
         self.bytes = match self.format {
             SecretFormat::Raw => raw,
+            SecretFormat::Base64
+                if !raw.iter().all(|b| b.is_ascii_alphanumeric() || b"+/= \r\n".contains(b)) =>
+            {
+                return Err(qerr!("Base64 data contains invalid characters"));
+            }
             SecretFormat::Base64 => base64(&raw)
                 .ok_or_else(|| qerr!("Base64 data '{}' is not valid", String::from_utf8_lossy(&raw)))?,
         };

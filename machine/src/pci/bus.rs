@@ -2,10 +2,10 @@
 
 use super::config::PciState;
 use super::reg;
-use crate::device::{BusId, DevId, RealizeCx};
+use crate::device::{BusId, DevId, Device, RealizeCx};
 use crate::irq::IrqLine;
 use crate::machine::Machine;
-use crate::memory::RegionId;
+use crate::memory::{RegionId, RegionKind};
 use crate::{qerr, QResult};
 
 /// A PCI bus.
@@ -97,6 +97,13 @@ impl RealizeCx<'_> {
         }
         self.pci_check_multifunction(bus, devfn, multifunction)?;
         state.seal();
+        let mem = &mut self.cx.m.mem;
+        let root = mem.add("bus master container", 1 << 64, RegionKind::Container, Some(dev));
+        let all = RegionKind::Alias { target: mem.system, offset: 0, readonly: false };
+        let master = mem.add("bus master", 1 << 64, all, Some(dev));
+        mem.map(root, master, 0, 0);
+        mem.set_enabled_outside(master, false);
+        state.master = Some((root, master));
         if let Some(b) = self.cx.m.pci.get_mut(bus) {
             b.functions[usize::from(devfn)] = Some(dev);
         }
@@ -167,12 +174,15 @@ impl Machine {
     }
 
     fn pci_bus_by_number(&mut self, no: u8) -> Option<BusId> {
-        let secondary: Vec<_> = self.pci.iter().filter_map(|b| Some((b.bus, b.bridge?))).collect();
-        secondary.into_iter().find_map(|(bus, bridge)| {
-            let n =
-                self.with_dev(bridge, |d, _| d.pci().map(|p| p.state().config()[reg::SECONDARY_BUS]))??;
-            (n == no).then_some(bus)
-        })
+        let secondary: Vec<_> = self.pci.iter().filter(|b| b.bridge.is_some()).map(|b| b.bus).collect();
+        secondary.into_iter().find(|bus| self.pci_bus_number(*bus) == no)
+    }
+
+    /// Number of a bus: 0 for a root, else what its bridge was told.
+    pub fn pci_bus_number(&mut self, bus: BusId) -> u8 {
+        let Some(bridge) = self.pci.get(bus).and_then(|b| b.bridge) else { return 0 };
+        let number = |d: &mut dyn Device| d.pci().map(|p| p.state().config()[reg::SECONDARY_BUS]);
+        self.with_dev(bridge, |d, _| number(d)).flatten().unwrap_or(0)
     }
 
     /// Configuration read; all ones if nobody answers.
@@ -201,6 +211,7 @@ impl Machine {
             };
             if touches(reg::COMMAND, reg::COMMAND + 2) {
                 s.update_intx(cx.m);
+                s.update_master(cx.m);
             }
             if touches(reg::COMMAND, reg::COMMAND + 2) || touches(reg::BAR0, 0x28) || touches(reg::ROM, 0x34)
             {
@@ -219,6 +230,7 @@ impl Machine {
             if let Some(p) = d.pci() {
                 let s = p.state();
                 s.update_intx(cx.m);
+                s.update_master(cx.m);
                 s.update_mappings(cx.m);
                 s.msix_sync(cx.m, cx.dev);
             }
@@ -274,6 +286,13 @@ impl Machine {
 }
 
 impl PciState {
+    /// Shows in the memory tree whether the function is bus master.
+    fn update_master(&mut self, m: &mut Machine) {
+        if let Some((_, master)) = self.master {
+            m.mem.set_enabled_outside(master, self.bus_master());
+        }
+    }
+
     fn update_mappings(&mut self, m: &mut Machine) {
         let Some((mem, io)) = m.pci.get(self.bus).map(|b| (b.mem, b.io)) else { return };
         for i in 0..7 {

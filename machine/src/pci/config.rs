@@ -83,6 +83,8 @@ pub struct PciState {
     pub devfn: u8,
     /// Its bus.
     pub bus: BusId,
+    /// What the function can reach: a container, and in it all of memory while it is bus master.
+    pub(super) master: Option<(RegionId, RegionId)>,
     /// Level of its INTx pin as the device drives it.
     pub(super) intx: bool,
     /// Level as its bus sees it (after the disable bit).
@@ -108,6 +110,7 @@ impl PciState {
             msix: None,
             devfn: 0,
             bus: BusId(0),
+            master: None,
             intx: false,
             intx_seen: false,
         };
@@ -297,6 +300,11 @@ impl PciState {
             let pin = self.config[reg::INTERRUPT_PIN].wrapping_sub(1) & 3;
             m.pci_intx(self.bus, self.devfn, pin, seen);
         }
+    }
+
+    /// Root of what the function can reach, once it is on its bus.
+    pub fn bus_master_root(&self) -> Option<RegionId> {
+        self.master.map(|(root, _)| root)
     }
 
     /// Whether the function may access memory by itself.

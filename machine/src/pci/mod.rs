@@ -2,12 +2,14 @@
 
 mod bus;
 mod config;
+mod msi;
 mod msix;
 mod props;
 mod rom;
 
 pub use bus::{PciBus, PciBuses};
-pub use config::{BarKind, PciIds, PciState};
+pub use config::{Bar, BarKind, PciIds, PciState};
+pub use msi::Msi;
 pub use msix::Msix;
 pub use props::PciProps;
 pub use rom::load_rom;

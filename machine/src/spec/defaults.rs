@@ -108,7 +108,8 @@ pub fn apply(spec: &mut VmSpec, machine: &MachineDefaults) -> QResult<()> {
     d.sdcard &= !machine.no_sdcard;
     let d = *d;
     if spec.run.daemonize {
-        if spec.display.nographic {
+        // It is no more than a wish when all ports are directed elsewhere.
+        if spec.display.nographic && (d.serial || d.parallel || d.monitor) {
             return Err(qerr!("-nographic cannot be used with -daemonize"));
         }
         if spec.display.kind.as_deref() == Some("curses") {
@@ -267,6 +268,17 @@ mod tests {
         assert_eq!(spec.drives.len(), 3);
         assert_eq!(spec.nics[0].peer, NetPeer::Hub(0));
         assert!(spec.defaults.vga);
+    }
+
+    #[test]
+    fn a_daemon_has_no_terminal_to_share() {
+        let mut spec = VmSpec::default();
+        spec.display.nographic = true;
+        spec.run.daemonize = true;
+        let error = apply(&mut spec.clone(), &MachineDefaults::default()).unwrap_err();
+        assert_eq!(error.desc, "-nographic cannot be used with -daemonize");
+        spec.defaults = DefaultDevices::NONE;
+        apply(&mut spec, &MachineDefaults::default()).unwrap();
     }
 
     #[test]

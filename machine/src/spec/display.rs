@@ -18,8 +18,6 @@ pub enum VgaKind {
     Qxl,
     /// virtio-vga.
     Virtio,
-    /// Xen framebuffer.
-    Xenfb,
 }
 
 /// `-display`, `-nographic`, `-curses`.

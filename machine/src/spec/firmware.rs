@@ -73,38 +73,6 @@ pub enum FwCfgSource {
     GenId(String),
 }
 
-/// `-smbios`: `keys` in order as given; the SMBIOS builder checks them by type.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SmbiosSpec {
-    /// What to add.
-    pub kind: SmbiosKind,
-    /// Error prefix.
-    pub loc: Loc,
-}
-
-/// The two forms of `-smbios`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum SmbiosKind {
-    /// A binary table.
-    File(String),
-    /// Fields of a structure type. `value=` and `path=` of type 11 may repeat.
-    Type {
-        /// 0, 1, 2, 3, 4, 8, 11, 17 or 41.
-        number: u8,
-        /// Field names and values, checked to belong to the type.
-        fields: Vec<(String, String)>,
-    },
-}
-
-/// `-acpitable`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AcpiTableSpec {
-    /// Field names and values.
-    pub fields: Vec<(String, String)>,
-    /// Error prefix.
-    pub loc: Loc,
-}
-
 /// `-rtc`. `driftfix=slew` is lowered to the global value `mc146818rtc.lost_tick_policy=slew`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RtcSpec {

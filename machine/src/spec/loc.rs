@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::QError;
+use crate::error::{Prefix, QError};
 
 /// Origin of a spec item.
 ///
@@ -42,7 +42,13 @@ impl Loc {
     /// Puts `-option argument: ` in front of an error's description.
     pub fn locate(&self, err: QError) -> QError {
         match self.as_str() {
-            Some(text) => err.prepend(&format!("{text}: ")),
+            Some(text) => {
+                let mut err = err.prepend(&format!("{text}: "));
+                if self.file {
+                    err.prefix = Prefix::File;
+                }
+                err
+            }
             None => err,
         }
     }

@@ -25,6 +25,7 @@ pub mod text;
 pub mod value;
 pub mod visit;
 
+use crate::firmware::smbios::SmbiosOptions;
 pub use block::{BlockdevSpec, DriveInterface, DriveSpec, Media, OnError, ThrottleSpec};
 pub use chardev::{
     CharPort, ChardevBackend, ChardevSpec, InetAddress, MonitorMode, MonitorSpec, SocketAddress,
@@ -33,8 +34,7 @@ pub use chardev::{
 pub use defaults::{DefaultDevices, MachineDefaults};
 pub use display::{DisplaySpec, OptsSpec, VgaKind};
 pub use firmware::{
-    AcpiTableSpec, BootSpec, FirmwareSpec, FwCfgSource, FwCfgSpec, OptionRomSpec, RtcBase, RtcClock, RtcSpec,
-    SmbiosKind, SmbiosSpec,
+    BootSpec, FirmwareSpec, FwCfgSource, FwCfgSpec, OptionRomSpec, RtcBase, RtcClock, RtcSpec,
 };
 pub use loc::{Loc, Word};
 pub use machine::{
@@ -90,9 +90,9 @@ pub struct VmSpec {
     /// fw_cfg items.
     pub fw_cfg: Vec<FwCfgSpec>,
     /// SMBIOS additions.
-    pub smbios: Vec<SmbiosSpec>,
+    pub smbios: SmbiosOptions,
     /// ACPI tables.
-    pub acpi_tables: Vec<AcpiTableSpec>,
+    pub acpi_tables: Vec<Vec<u8>>,
     /// `-fsdev` (and the backend half of `-virtfs`).
     pub fsdevs: Vec<OptsSpec>,
     /// `-tpmdev`.

@@ -20,12 +20,19 @@ pub struct DrivePlace {
     pub unit: u32,
 }
 
-/// Gives each drive its place, in order; the result has one entry a drive.
+/// Gives each drive its place, in order, up to the first that has none; the result has one entry a drive.
 ///
 /// Errors: `index` together with `bus`/`unit`, unit out of range, a place used twice, a made-up id that exists.
-pub fn place_drives(drives: &[DriveSpec], machine: &MachineDefaults) -> QResult<Vec<DrivePlace>> {
+pub fn place_drives(drives: &[DriveSpec], machine: &MachineDefaults) -> (Vec<DrivePlace>, QResult<()>) {
     let mut placer = Placer::new(machine);
-    drives.iter().map(|d| placer.place(d).map_err(|e| d.loc.locate(e))).collect()
+    let mut places = Vec::with_capacity(drives.len());
+    for d in drives {
+        match placer.place(d) {
+            Ok(place) => places.push(place),
+            Err(e) => return (places, Err(d.loc.locate(e))),
+        }
+    }
+    (places, Ok(()))
 }
 
 /// True when a drive with this index is among `drives`, so that a default drive is not wanted. Drives that cannot
@@ -136,7 +143,8 @@ mod tests {
     }
 
     fn ids(drives: &[DriveSpec], machine: &MachineDefaults) -> Result<Vec<String>, String> {
-        place_drives(drives, machine).map(|p| p.into_iter().map(|p| p.id).collect()).map_err(|e| e.desc)
+        let (places, placed) = place_drives(drives, machine);
+        placed.map(|()| places.into_iter().map(|p| p.id).collect()).map_err(|e| e.desc)
     }
 
     #[test]

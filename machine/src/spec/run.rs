@@ -129,12 +129,6 @@ pub struct LogSpec {
     pub file: Option<String>,
     /// Address ranges of `-dfilter`, inclusive.
     pub ranges: Vec<(u64, u64)>,
-    /// `-trace` patterns.
-    pub trace: Vec<String>,
-    /// `-trace events=` files.
-    pub trace_events: Vec<String>,
-    /// `-trace file=`.
-    pub trace_file: Option<String>,
 }
 
 /// `-sandbox on,…`: true = the group of system calls is denied.

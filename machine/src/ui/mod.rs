@@ -1,6 +1,11 @@
 //! Input and pictures.
 
+pub mod font;
+pub mod input;
+pub mod screendump;
+
 use crate::device::Cx;
+use crate::machine::Machine;
 
 /// A key or pointer event on its way into the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +42,10 @@ pub enum InputEvent {
 
 /// A device that takes input.
 pub trait InputSink {
+    /// Name for `query-mice`.
+    fn name(&self) -> &'static str {
+        "Input device"
+    }
     /// Whether it takes keys / relative / absolute events.
     fn takes(&self) -> InputKinds;
     /// One event.
@@ -65,6 +74,30 @@ pub struct Picture {
     pub height: u32,
     /// `width * height * 3` bytes.
     pub rgb: Vec<u8>,
+}
+
+impl Picture {
+    /// All black.
+    pub fn black(width: u32, height: u32) -> Self {
+        Self { width, height, rgb: vec![0; width as usize * height as usize * 3] }
+    }
+}
+
+/// What a screen shows until the guest first draws on it.
+pub fn placeholder(m: &Machine) -> Picture {
+    const TEXT: &[u8] = b"Guest has not initialized the display (yet).";
+    let mut p = Picture::black(640, 480);
+    let font = font::font(m);
+    let (left, top) = ((640 / 8 - TEXT.len()) / 2 * 8, (480 / 16 - 1) / 2 * 16);
+    for (i, ch) in TEXT.iter().enumerate() {
+        for (y, bits) in font.iter().skip(usize::from(*ch) * 16).take(16).enumerate() {
+            for x in (0..8).filter(|x| bits >> (7 - x) & 1 != 0) {
+                let at = ((top + y) * 640 + left + i * 8 + x) * 3;
+                p.rgb[at..at + 3].fill(0xaa);
+            }
+        }
+    }
+    p
 }
 
 /// A device that shows a picture.

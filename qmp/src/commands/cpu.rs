@@ -17,6 +17,8 @@ qapi_struct! {
         socket_id: Option<i64>,
         /// Die in the socket.
         die_id: Option<i64>,
+        /// Cluster in the die.
+        cluster_id: Option<i64>,
         /// Core in the die.
         core_id: Option<i64>,
         /// Thread in the core.
@@ -55,23 +57,26 @@ fn place(cx: &MonitorCx<'_, '_>, index: u32) -> CpuInstanceProperties {
             node_id: None,
             socket_id: Some(index.into()),
             die_id: None,
+            cluster_id: None,
             core_id: Some(0),
             thread_id: Some(0),
         };
     };
+    let node = cx.m.numa.as_ref().and_then(|n| n.cpu_nodes.get(index as usize));
     let (threads, cores, dies) = (t.threads.max(1), t.cores.max(1), t.dies.max(1));
     let die = index / (threads * cores);
     CpuInstanceProperties {
-        node_id: None,
+        node_id: node.copied().map(i64::from),
         socket_id: Some((die / dies).into()),
         die_id: (dies > 1).then(|| (die % dies).into()),
+        cluster_id: None,
         core_id: Some((index / threads % cores).into()),
         thread_id: Some((index % threads).into()),
     }
 }
 
 /// QOM path of CPU `index`.
-fn path(cx: &MonitorCx<'_, '_>, index: usize) -> String {
+pub(super) fn path(cx: &MonitorCx<'_, '_>, index: usize) -> String {
     match cx.m.info.cpus.get(index) {
         Some(dev) => cx.m.tree.path(*dev),
         None => format!("/machine/unattached/device[{index}]"),

@@ -40,6 +40,17 @@ fn text(value: &serde_json::Value) -> String {
     }
 }
 
+/// Scalars are read as text, as on the command line.
+fn property(value: serde_json::Value) -> SpecValue {
+    use serde_json::Value as Json;
+    match value {
+        Json::String(s) => SpecValue::text(s),
+        Json::Bool(b) => SpecValue::text(if b { "on" } else { "off" }),
+        Json::Number(n) => SpecValue::text(n.to_string()),
+        other => SpecValue::from_json(other),
+    }
+}
+
 pub(crate) fn device_add(cx: &mut MonitorCx<'_, '_>, args: Raw<DeviceAdd>) -> QResult<()> {
     let mut map = args.map;
     let driver = map.swap_remove("driver").ok_or_else(|| qerr!("Parameter 'driver' is missing"))?;
@@ -47,7 +58,7 @@ pub(crate) fn device_add(cx: &mut MonitorCx<'_, '_>, args: Raw<DeviceAdd>) -> QR
     let bus = map.swap_remove("bus");
     let mut props = Dict::new();
     for (name, value) in map {
-        props.push(name, SpecValue::from_json(value));
+        props.push(name, property(value));
     }
     add(cx, &text(&driver), id.as_ref().map(text).as_deref(), bus.as_ref().map(text).as_deref(), &props)
 }

@@ -1,9 +1,9 @@
 //! Descriptors that clients hand over with SCM_RIGHTS.
 
-use crate::fds::SetFd;
 use crate::monitors::MonitorCx;
 use crate::qapi_struct;
 use crate::types::Empty;
+use rqemu_machine::fdsets::{FdSetInfo, SetFd};
 use rqemu_machine::{qerr, QResult};
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -78,12 +78,12 @@ pub(super) fn add_fd(cx: &mut MonitorCx<'_, '_>, args: AddFd) -> QResult<AddfdIn
         return Err(qerr!("Parameter 'fdset-id' expects a non-negative value"));
     }
     let number = fd.as_raw_fd().into();
-    let fdset_id = cx.fds.add_to_set(args.fdset_id, SetFd { fd, opaque: args.opaque });
+    let fdset_id = cx.m.fdsets.add(args.fdset_id, SetFd { fd, opaque: args.opaque });
     Ok(AddfdInfo { fdset_id, fd: number })
 }
 
 pub(super) fn remove_fd(cx: &mut MonitorCx<'_, '_>, args: RemoveFd) -> QResult<()> {
-    if cx.fds.remove(args.fdset_id, args.fd) {
+    if cx.m.fdsets.remove(args.fdset_id, args.fd) {
         return Ok(());
     }
     let fd = args.fd.map_or(String::new(), |fd| format!(", fd:{fd}"));
@@ -91,7 +91,8 @@ pub(super) fn remove_fd(cx: &mut MonitorCx<'_, '_>, args: RemoveFd) -> QResult<(
 }
 
 pub(super) fn query_fdsets(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<FdsetInfo>> {
-    let one = |f: &SetFd| FdsetFdInfo { fd: f.fd.as_raw_fd().into(), opaque: f.opaque.clone() };
-    let set = |s: &crate::fds::FdSet| FdsetInfo { fdset_id: s.id, fds: s.fds.iter().map(one).collect() };
-    Ok(cx.fds.sets.iter().map(set).collect())
+    let one = |(fd, opaque): (i32, Option<String>)| FdsetFdInfo { fd: fd.into(), opaque };
+    // Highest number first, as QEMU lists them.
+    let set = |s: FdSetInfo| FdsetInfo { fdset_id: s.id, fds: s.fds.into_iter().map(one).collect() };
+    Ok(cx.m.fdsets.info().into_iter().rev().map(set).collect())
 }

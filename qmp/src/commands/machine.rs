@@ -10,7 +10,72 @@ use rqemu_machine::QResult;
 qapi_enum! {
     /// Architectures.
     pub enum SysEmuTarget {
+        Aarch64 = "aarch64",
+        Alpha = "alpha",
+        Arm = "arm",
+        Avr = "avr",
+        Cris = "cris",
+        Hppa = "hppa",
+        I386 = "i386",
+        Loongarch64 = "loongarch64",
+        M68k = "m68k",
+        Microblaze = "microblaze",
+        Microblazeel = "microblazeel",
+        Mips = "mips",
+        Mips64 = "mips64",
+        Mips64el = "mips64el",
+        Mipsel = "mipsel",
+        Nios2 = "nios2",
+        Or1k = "or1k",
+        Ppc = "ppc",
+        Ppc64 = "ppc64",
+        Riscv32 = "riscv32",
+        Riscv64 = "riscv64",
+        Rx = "rx",
+        S390x = "s390x",
+        Sh4 = "sh4",
+        Sh4eb = "sh4eb",
+        Sparc = "sparc",
+        Sparc64 = "sparc64",
+        Tricore = "tricore",
         X8664 = "x86_64",
+        Xtensa = "xtensa",
+        Xtensaeb = "xtensaeb",
+    }
+}
+
+qapi_enum! {
+    /// Kinds of jobs.
+    pub enum JobType {
+        Commit = "commit",
+        Stream = "stream",
+        Mirror = "mirror",
+        Backup = "backup",
+        Create = "create",
+        Amend = "amend",
+        SnapshotLoad = "snapshot-load",
+        SnapshotSave = "snapshot-save",
+        SnapshotDelete = "snapshot-delete",
+    }
+    /// States of jobs.
+    pub enum JobStatus {
+        Undefined = "undefined",
+        Created = "created",
+        Running = "running",
+        Paused = "paused",
+        Ready = "ready",
+        Standby = "standby",
+        Waiting = "waiting",
+        Pending = "pending",
+        Aborting = "aborting",
+        Concluded = "concluded",
+        Null = "null",
+    }
+    /// How requests fare.
+    pub enum BlockDeviceIoStatus {
+        Ok = "ok",
+        Failed = "failed",
+        Nospace = "nospace",
     }
 }
 
@@ -48,28 +113,29 @@ qapi_struct! {
         id: String,
         /// Host thread.
         thread_id: i64,
+        /// Longest time to look for work before it sleeps, in nanoseconds.
+        poll_max_ns: i64,
+        /// How that time grows.
+        poll_grow: i64,
+        /// How it shrinks.
+        poll_shrink: i64,
+        /// Most requests that go to the kernel at once.
+        aio_max_batch: i64,
     }
     /// Element of `query-jobs`.
     pub struct JobInfo {
         /// Id.
         id: String,
         /// Kind.
-        type_ as "type": String,
+        type_ as "type": JobType,
         /// State.
-        status: String,
+        status: JobStatus,
         /// Work done.
         current_progress: i64,
         /// Work in all.
         total_progress: i64,
         /// Why it failed.
         error: Option<String>,
-    }
-    /// Element of `query-migrate-capabilities`.
-    pub struct MigrationCapabilityStatus {
-        /// Capability.
-        capability: String,
-        /// It is on.
-        state: bool,
     }
     /// Element of `query-machines`.
     pub struct MachineInfo {
@@ -123,8 +189,12 @@ pub(super) fn query_target(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Targe
 }
 
 pub(super) fn query_current_machine(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<CurrentMachineParams> {
-    let acpi = cx.m.board.as_ref().is_some_and(|b| b.kind.acpi);
-    Ok(CurrentMachineParams { wakeup_suspend_support: acpi })
+    Ok(CurrentMachineParams { wakeup_suspend_support: can_suspend(cx) })
+}
+
+/// Whether the board has power management registers from which the guest suspends.
+pub(super) fn can_suspend(cx: &MonitorCx<'_, '_>) -> bool {
+    cx.m.tree.iter().any(|d| matches!(d.class.name, "PIIX4_PM" | "ICH9-LPC"))
 }
 
 pub(super) fn query_machines(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<MachineInfo>> {
@@ -142,15 +212,14 @@ pub(super) fn query_machines(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec
     Ok(MACHINES.iter().map(one).collect())
 }
 
-/// There are no iothreads: `object-add` makes none.
-pub(super) fn query_iothreads(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<IOThreadInfo>> {
-    Ok(Vec::new())
-}
-
-/// Migration has no capability that could be switched.
-pub(super) fn query_migrate_capabilities(
-    _: &mut MonitorCx<'_, '_>,
-    _: Empty,
-) -> QResult<Vec<MigrationCapabilityStatus>> {
-    Ok(Vec::new())
+pub(crate) fn query_iothreads(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<IOThreadInfo>> {
+    let one = |t: rqemu_machine::objects::IothreadInfo| IOThreadInfo {
+        id: t.id,
+        thread_id: t.thread_id.into(),
+        poll_max_ns: t.poll_max_ns,
+        poll_grow: t.poll_grow,
+        poll_shrink: t.poll_shrink,
+        aio_max_batch: t.aio_max_batch,
+    };
+    Ok(cx.m.iothread_info().into_iter().map(one).collect())
 }

@@ -1,9 +1,10 @@
 //! Guest memory.
 
 use crate::monitors::MonitorCx;
-use crate::qapi_struct;
 use crate::types::Empty;
+use crate::{qapi_enum, qapi_struct, qapi_union};
 use rqemu_machine::error::strerror;
+use rqemu_machine::memory::Space;
 use rqemu_machine::{qerr, QResult};
 use std::fs::File;
 use std::io::Write;
@@ -38,14 +39,31 @@ qapi_struct! {
         /// Host nodes that it may come from.
         host_nodes: Vec<u16>,
         /// How they are used.
-        policy: String,
+        policy: HostMemPolicy,
     }
-    /// Element of `query-memory-devices`.
-    pub struct MemoryDeviceInfo {
-        /// Kind.
-        type_ as "type": String,
-        /// Facts about it.
-        data: serde_json::Value,
+    /// A memory module.
+    pub struct PCDIMMDeviceInfo {
+        /// Id.
+        id: Option<String>,
+        /// Address.
+        addr: i64,
+        /// Bytes.
+        size: i64,
+        /// Slot.
+        slot: i64,
+        /// NUMA node.
+        node: i64,
+        /// Backend.
+        memdev: String,
+        /// Plugged after start.
+        hotplugged: bool,
+        /// It can be unplugged.
+        hotpluggable: bool,
+    }
+    /// Wrapped.
+    pub struct PCDIMMDeviceData {
+        /// The module.
+        data: PCDIMMDeviceInfo,
     }
     /// Arguments of `memsave`.
     pub struct Memsave {
@@ -69,24 +87,67 @@ qapi_struct! {
     }
 }
 
+qapi_enum! {
+    /// How memory is spread over host nodes.
+    pub enum HostMemPolicy {
+        Default = "default",
+        Preferred = "preferred",
+        Bind = "bind",
+        Interleave = "interleave",
+    }
+}
+
+qapi_union! {
+    /// Element of `query-memory-devices`.
+    pub union MemoryDeviceInfo("type") {
+        "dimm" => Dimm(PCDIMMDeviceData),
+        "nvdimm" => Nvdimm(PCDIMMDeviceData),
+    }
+}
+
 pub(crate) fn query_memory_size_summary(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<MemoryInfo> {
     Ok(MemoryInfo { base_memory: cx.m.info.ram_size, plugged_memory: Some(0) })
 }
 
+/// Cuts `buf` where pages end and gives `f` the address of each part.
+fn pages(mut addr: u64, mut buf: &mut [u8], mut f: impl FnMut(u64, &mut [u8])) {
+    while !buf.is_empty() {
+        let n = buf.len().min((4096 - addr % 4096) as usize);
+        let (part, rest) = buf.split_at_mut(n);
+        f(addr, part);
+        buf = rest;
+        addr = addr.wrapping_add(n as u64);
+    }
+}
+
 /// Reads guest-physical memory without disturbing devices: RAM and ROM as they are, everything else as zero bytes.
-pub(crate) fn read_physical(cx: &MonitorCx<'_, '_>, mut addr: u64, buf: &mut [u8]) {
+pub(crate) fn read_ram(cx: &MonitorCx<'_, '_>, addr: u64, buf: &mut [u8]) {
     let flat = cx.m.flat();
-    let mut at = 0;
-    while at < buf.len() {
-        // Page by page, so that one page without RAM does not spoil its neighbours.
-        let n = (buf.len() - at).min((4096 - addr % 4096) as usize);
-        let page = &mut buf[at..at + n];
+    // Page by page, so that one page without RAM does not spoil its neighbours.
+    pages(addr, buf, |addr, page| {
         if flat.mem.read(addr, page).is_err() {
             page.fill(0);
         }
-        at += n;
-        addr = addr.wrapping_add(n as u64);
-    }
+    });
+}
+
+/// Reads guest-physical memory as a processor does; zero bytes where nothing answers.
+pub(crate) fn read_physical(cx: &mut MonitorCx<'_, '_>, addr: u64, buf: &mut [u8]) {
+    pages(addr, buf, |addr, page| {
+        let flat = cx.m.flat();
+        if flat.mem.read(addr, page).is_ok() {
+            return;
+        }
+        let end = addr.saturating_add(page.len() as u64 - 1);
+        let ranges = flat.mem.ranges();
+        let next = ranges.get(ranges.partition_point(|r| r.last < addr));
+        let some = next.is_some_and(|r| r.start <= end);
+        if some {
+            cx.m.bus_read(Space::Memory, addr, page);
+        } else {
+            page.fill(0);
+        }
+    });
 }
 
 /// Writes `size` bytes that `read` fills to a file.
@@ -133,7 +194,11 @@ pub(super) fn query_memory_devices(_: &mut MonitorCx<'_, '_>, _: Empty) -> QResu
 }
 
 pub(crate) fn query_memdev(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<Memdev>> {
-    let main = cx.m.main_ram.iter().map(|ram| Memdev {
+    let objects = cx.m.memdev_info();
+    let known: Vec<String> = objects.iter().map(|m| m.id.clone()).collect();
+    // Main memory without a backend of the user's is one that the board makes.
+    let board = cx.m.main_ram.iter().filter(|ram| !known.iter().any(|id| id == ram.name()));
+    let board = board.map(|ram| Memdev {
         id: Some(ram.name().into()),
         size: ram.len(),
         merge: true,
@@ -142,7 +207,28 @@ pub(crate) fn query_memdev(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<
         share: false,
         reserve: Some(true),
         host_nodes: Vec::new(),
-        policy: "default".into(),
+        policy: HostMemPolicy::Default,
     });
-    Ok(main.collect())
+    let user = objects.into_iter().map(|m| Memdev {
+        id: Some(m.id),
+        size: m.size,
+        merge: m.merge,
+        dump: m.dump,
+        prealloc: m.prealloc,
+        share: m.share,
+        reserve: Some(m.reserve),
+        host_nodes: m.host_nodes.into_iter().filter_map(|n| u16::try_from(n).ok()).collect(),
+        policy: policy(m.policy),
+    });
+    Ok(user.chain(board).collect())
+}
+
+fn policy(p: rqemu_machine::objects::HostMemPolicy) -> HostMemPolicy {
+    use rqemu_machine::objects::HostMemPolicy as P;
+    match p {
+        P::Default => HostMemPolicy::Default,
+        P::Preferred => HostMemPolicy::Preferred,
+        P::Bind => HostMemPolicy::Bind,
+        P::Interleave => HostMemPolicy::Interleave,
+    }
 }

@@ -1,7 +1,7 @@
 //! Commands about the monitor itself.
 
 use crate::monitors::MonitorCx;
-use crate::types::{Empty, Made};
+use crate::types::{Describe, Empty, Made, Members, Schema};
 use crate::{qapi_enum, qapi_struct, table, version};
 use rqemu_machine::{qerr, ErrorClass, QError, QResult};
 use serde_json::{json, Map, Value};
@@ -28,6 +28,48 @@ qapi_enum! {
         Alternate = "alternate",
         Command = "command",
         Event = "event",
+    }
+}
+
+qapi_enum! {
+    /// Types of JSON.
+    pub enum JsonType {
+        String = "string",
+        Number = "number",
+        Int = "int",
+        Boolean = "boolean",
+        Null = "null",
+        Object = "object",
+        Array = "array",
+        Value = "value",
+    }
+}
+
+/// Element of `query-qmp-schema`; what is in it depends on the kind of entry.
+#[derive(Clone, Copy, Debug)]
+pub struct SchemaInfo;
+
+impl Describe for SchemaInfo {
+    fn describe(schema: &mut Schema) -> String {
+        schema.object("schema entry", |s| {
+            let mut m = Members::default();
+            m.add::<String>(s, "name");
+            m.add::<SchemaMetaType>(s, "meta-type");
+            m.add::<Option<Vec<String>>>(s, "features");
+            let branches = [
+                ("builtin", SchemaInfoBuiltin::describe(s)),
+                ("enum", SchemaInfoEnum::describe(s)),
+                ("array", SchemaInfoArray::describe(s)),
+                ("object", SchemaInfoObject::describe(s)),
+                ("alternate", SchemaInfoAlternate::describe(s)),
+                ("command", SchemaInfoCommand::describe(s)),
+                ("event", SchemaInfoEvent::describe(s)),
+            ];
+            for (kind, ty) in branches {
+                m.branch("meta-type", kind, ty);
+            }
+            m
+        })
     }
 }
 
@@ -58,12 +100,80 @@ qapi_struct! {
         /// Name.
         name: String,
     }
-    /// Element of `query-qmp-schema`; what else is in it depends on the kind of entry.
-    pub struct SchemaInfo {
+    /// A built-in type.
+    pub struct SchemaInfoBuiltin {
+        /// Type in JSON.
+        json_type: JsonType,
+    }
+    /// A value of an enumeration.
+    pub struct SchemaInfoEnumMember {
         /// Name.
         name: String,
-        /// Kind.
-        meta_type: SchemaMetaType,
+        /// Features.
+        features: Option<Vec<String>>,
+    }
+    /// An enumeration.
+    pub struct SchemaInfoEnum {
+        /// Values.
+        members: Vec<SchemaInfoEnumMember>,
+        /// Their names.
+        values: Vec<String>,
+    }
+    /// A list.
+    pub struct SchemaInfoArray {
+        /// Type of the elements.
+        element_type: String,
+    }
+    /// A member of an object.
+    pub struct SchemaInfoObjectMember {
+        /// Name.
+        name: String,
+        /// Type.
+        type_ as "type": String,
+        /// Default.
+        default: Option<Value>,
+        /// Features.
+        features: Option<Vec<String>>,
+    }
+    /// A branch of a union.
+    pub struct SchemaInfoObjectVariant {
+        /// Value of the tag.
+        case: String,
+        /// Type with the members.
+        type_ as "type": String,
+    }
+    /// An object.
+    pub struct SchemaInfoObject {
+        /// Members.
+        members: Vec<SchemaInfoObjectMember>,
+        /// Member that chooses the branch.
+        tag: Option<String>,
+        /// Branches.
+        variants: Option<Vec<SchemaInfoObjectVariant>>,
+    }
+    /// A type that an alternate may be.
+    pub struct SchemaInfoAlternateMember {
+        /// Type.
+        type_ as "type": String,
+    }
+    /// One of several types.
+    pub struct SchemaInfoAlternate {
+        /// Types.
+        members: Vec<SchemaInfoAlternateMember>,
+    }
+    /// A command.
+    pub struct SchemaInfoCommand {
+        /// Arguments.
+        arg_type: String,
+        /// Reply.
+        ret_type: String,
+        /// It may be given out of band.
+        allow_oob: Option<bool>,
+    }
+    /// An event.
+    pub struct SchemaInfoEvent {
+        /// Data.
+        arg_type: String,
     }
     /// Arguments of `query-command-line-options`.
     pub struct OptionName {
@@ -164,17 +274,19 @@ pub(super) fn human_monitor_command(
             .ok_or_else(|| qerr!("Parameter 'cpu-index' expects a CPU number"))?,
         None => 0,
     };
-    let mut mon = crate::monitors::MonState { cpu, chr: cx.mon.chr, ..Default::default() };
+    let mut mon =
+        crate::monitors::MonState { cpu, chr: cx.mon.chr, format: cx.mon.format, ..Default::default() };
     let mut inner = MonitorCx {
         m: cx.m,
         mon: &mut mon,
         env: cx.env,
         fds: cx.fds,
-        keys: cx.keys,
         after: crate::monitors::After::default(),
     };
     let text = crate::hmp::execute(&mut inner, &args.command_line);
     let (defer, last) = (inner.after.defer, inner.after.last);
+    // The next command may leave out what this one has said.
+    cx.mon.format = mon.format;
     cx.after.defer |= defer;
     cx.after.last |= last;
     Ok(text.replace('\n', "\r\n"))

@@ -41,6 +41,35 @@ qapi_struct! {
         /// Vendor of the subsystem.
         subsystem_vendor: Option<i64>,
     }
+    /// A range of addresses.
+    pub struct PciMemoryRange {
+        /// First.
+        base: i64,
+        /// Last.
+        limit: i64,
+    }
+    /// The bus behind a bridge.
+    pub struct PciBusInfo {
+        /// Number of the bus that the bridge is on.
+        number: i64,
+        /// Number of the bus behind it.
+        secondary: i64,
+        /// Highest number of a bus behind it.
+        subordinate: i64,
+        /// Ports that it passes on.
+        io_range as "io_range": PciMemoryRange,
+        /// Memory that it passes on.
+        memory_range as "memory_range": PciMemoryRange,
+        /// Prefetchable memory that it passes on.
+        prefetchable_range as "prefetchable_range": PciMemoryRange,
+    }
+    /// A bridge.
+    pub struct PciBridgeInfo {
+        /// The bus behind it.
+        bus: PciBusInfo,
+        /// Functions on that bus.
+        devices: Option<Vec<PciDeviceInfo>>,
+    }
     /// A function.
     pub struct PciDeviceInfo {
         /// Bus number.
@@ -59,6 +88,8 @@ qapi_struct! {
         irq_pin as "irq_pin": i64,
         /// Id.
         qdev_id as "qdev_id": String,
+        /// What it is a bridge to.
+        pci_bridge as "pci_bridge": Option<PciBridgeInfo>,
         /// Registers.
         regions: Vec<PciMemoryRegion>,
     }
@@ -130,6 +161,11 @@ const CLASSES: &[(u16, &str)] = &[
     (0x0C05, "SMBus"),
 ];
 
+/// A class code in words, if it has a name.
+pub(crate) fn class_name(class: u16) -> Option<&'static str> {
+    CLASSES.iter().find(|(c, _)| *c == class).map(|(_, text)| *text)
+}
+
 fn region(index: usize, kind: BarKind, size: u64, mapped: Option<u64>) -> PciMemoryRegion {
     let io = kind == BarKind::Io;
     let prefetch = matches!(kind, BarKind::Mem32Prefetch | BarKind::Mem64Prefetch);
@@ -145,12 +181,12 @@ fn region(index: usize, kind: BarKind, size: u64, mapped: Option<u64>) -> PciMem
 
 fn function(cx: &mut MonitorCx<'_, '_>, bus: i64, devfn: usize, dev: DevId) -> Option<PciDeviceInfo> {
     let qdev_id = cx.m.tree.get(dev)?.user_id().unwrap_or_default().to_string();
-    cx.m.with_dev(dev, |d, _| {
+    let info = cx.m.with_dev(dev, |d, _| {
         let state = d.pci()?.state();
         let class = state.word(0x0A);
         let pin = state.config()[0x3D];
         let bridge = state.config()[0x0E] & 0x7F == 1;
-        let desc = CLASSES.iter().find(|(c, _)| *c == class).map(|(_, text)| (*text).to_string());
+        let desc = class_name(class).map(str::to_string);
         let word = |at| i64::from(state.word(at));
         Some(PciDeviceInfo {
             bus,
@@ -166,6 +202,7 @@ fn function(cx: &mut MonitorCx<'_, '_>, bus: i64, devfn: usize, dev: DevId) -> O
             irq: (pin != 0).then(|| state.config()[0x3C].into()),
             irq_pin: pin.into(),
             qdev_id,
+            pci_bridge: bridge.then(|| PciBridgeInfo { bus: bridge_bus(state.config()), devices: None }),
             regions: state
                 .bars()
                 .iter()
@@ -173,16 +210,50 @@ fn function(cx: &mut MonitorCx<'_, '_>, bus: i64, devfn: usize, dev: DevId) -> O
                 .filter_map(|(i, b)| b.as_ref().map(|b| region(i, b.kind, b.size, b.mapped)))
                 .collect(),
         })
-    })?
+    });
+    let mut info: PciDeviceInfo = info??;
+    // Before firmware numbered the bus nobody can address what is behind it.
+    if let Some(b) = info.pci_bridge.as_mut().filter(|b| b.bus.secondary != 0) {
+        let behind = cx.m.pci.iter().find(|b| b.bridge == Some(dev)).map(functions_of);
+        let secondary = b.bus.secondary;
+        let list = behind.into_iter().flatten();
+        b.devices = Some(list.filter_map(|(devfn, dev)| function(cx, secondary, devfn, dev)).collect());
+    }
+    Some(info)
+}
+
+/// The registers of a bridge that say what it passes on (PCI-to-PCI Bridge Architecture Specification, 3.2.5).
+fn bridge_bus(config: &[u8]) -> PciBusInfo {
+    let byte = |at: usize| i64::from(config.get(at).copied().unwrap_or_default());
+    let word = |at: usize| byte(at) | byte(at + 1) << 8;
+    let dword = |at: usize| word(at) | word(at + 2) << 16;
+    let io = |at: usize, upper: usize| {
+        (byte(at) & 0xf0) << 8 | if byte(at) & 15 == 1 { word(upper) << 16 } else { 0 }
+    };
+    let memory = |at: usize| (word(at) & 0xfff0) << 16;
+    let prefetchable =
+        |at: usize, upper: usize| memory(at) | if byte(at) & 15 == 1 { dword(upper) << 32 } else { 0 };
+    PciBusInfo {
+        number: byte(0x18),
+        secondary: byte(0x19),
+        subordinate: byte(0x1A),
+        io_range: PciMemoryRange { base: io(0x1C, 0x30), limit: io(0x1D, 0x32) | 0xfff },
+        memory_range: PciMemoryRange { base: memory(0x20), limit: memory(0x22) | 0xf_ffff },
+        prefetchable_range: PciMemoryRange {
+            base: prefetchable(0x24, 0x28),
+            limit: prefetchable(0x26, 0x2C) | 0xf_ffff,
+        },
+    }
+}
+
+/// Functions of a bus by number.
+fn functions_of(bus: &rqemu_machine::pci::PciBus) -> Vec<(usize, DevId)> {
+    bus.functions.iter().enumerate().filter_map(|(i, d)| d.map(|d| (i, d))).collect()
 }
 
 pub(crate) fn query_pci(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<Vec<PciInfo>> {
     let roots: Vec<Vec<(usize, DevId)>> =
-        cx.m.pci
-            .iter()
-            .filter(|b| b.bridge.is_none())
-            .map(|b| b.functions.iter().enumerate().filter_map(|(i, d)| d.map(|d| (i, d))).collect())
-            .collect();
+        cx.m.pci.iter().filter(|b| b.bridge.is_none()).map(functions_of).collect();
     let mut list = Vec::new();
     for functions in roots {
         let devices = functions.into_iter().filter_map(|(devfn, dev)| function(cx, 0, devfn, dev)).collect();

@@ -2,7 +2,7 @@
 
 use crate::monitors::MonitorCx;
 use crate::types::Empty;
-use crate::{qapi_enum, qapi_struct};
+use crate::{qapi_enum, qapi_struct, qapi_union};
 use rqemu_machine::run::{self, Cause};
 use rqemu_machine::{qerr, QResult};
 
@@ -66,6 +66,65 @@ qapi_enum! {
         Debug = "debug",
         None = "none",
         InjectNmi = "inject-nmi",
+    }
+}
+
+qapi_enum! {
+    /// What follows a panic of the guest.
+    pub enum GuestPanicAction {
+        Pause = "pause",
+        Poweroff = "poweroff",
+        Run = "run",
+    }
+    /// Why a mainframe's processor stopped.
+    pub enum S390CrashReason {
+        Unknown = "unknown",
+        DisabledWait = "disabled-wait",
+        ExtintLoop = "extint-loop",
+        PgmintLoop = "pgmint-loop",
+        OpintLoop = "opint-loop",
+    }
+}
+
+qapi_struct! {
+    /// What a guest of Hyper-V says about its crash.
+    pub struct HyperVPanic {
+        /// First word.
+        arg1: u64,
+        /// Second word.
+        arg2: u64,
+        /// Third word.
+        arg3: u64,
+        /// Fourth word.
+        arg4: u64,
+        /// Fifth word.
+        arg5: u64,
+    }
+    /// What is known of a mainframe's crash.
+    pub struct S390Panic {
+        /// Processor.
+        core: u32,
+        /// Its state.
+        psw_mask: u64,
+        /// Its instruction.
+        psw_addr: u64,
+        /// Why it stopped.
+        reason: S390CrashReason,
+    }
+    /// Data of `GUEST_PANICKED` and `GUEST_CRASHLOADED`.
+    pub struct GuestPanicked {
+        /// What follows.
+        action: GuestPanicAction,
+        /// More about it.
+        info: Option<GuestPanicInformation>,
+    }
+}
+
+qapi_union! {
+    /// What is known of a guest's crash.
+    pub union GuestPanicInformation("type") {
+        "hyper-v" => HyperV(HyperVPanic),
+        "s390" => S390(S390Panic),
     }
 }
 
@@ -143,7 +202,7 @@ pub(crate) fn system_powerdown(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<
 }
 
 pub(crate) fn system_wakeup(cx: &mut MonitorCx<'_, '_>, _: Empty) -> QResult<()> {
-    if !cx.m.board.as_ref().is_some_and(|b| b.kind.acpi) {
+    if !super::machine::can_suspend(cx) {
         return Err(qerr!("wake-up from suspend is not supported by this guest"));
     }
     if cx.m.run.state() != run::RunState::Suspended {

@@ -120,6 +120,13 @@ fn one(
     }
     Ok(Some(match arg {
         Arg::Flag(name) => return flag(command, name, text),
+        Arg::FlagStr(name) => match flag(command, name, text)? {
+            Some(_) => {
+                *text = text.trim_start();
+                Value::Str(word(text, command, "string expected")?)
+            }
+            None => return Ok(None),
+        },
         Arg::Format => Value::Format(format(text, defaults)?),
         Arg::Str(_) | Arg::OptStr(_) => Value::Str(word(text, command, "string expected")?),
         Arg::File(_) | Arg::OptFile(_) => Value::Str(word(text, command, "filename expected")?),
@@ -131,7 +138,7 @@ fn one(
                 *text = text[1..].trim_start();
             }
             let v = eval(text, registers)?;
-            if i32::try_from(v).is_err() && u32::try_from(v).is_err() {
+            if u32::try_from(v).is_err() {
                 return Err(format!("'{}' has failed: integer is for 32-bit values", command.name));
             }
             Value::Int(v)
@@ -153,7 +160,7 @@ fn flag(command: &HmpCommand, name: &str, text: &mut &str) -> Result<Option<Valu
         *text = &text[1 + letter.len_utf8()..];
         return Ok(Some(Value::Flag));
     }
-    if command.args.iter().any(|a| matches!(a, Arg::Flag(n) if n.ends_with(letter))) {
+    if command.args.iter().any(|a| matches!(a, Arg::Flag(n) | Arg::FlagStr(n) if n.ends_with(letter))) {
         return Ok(None);
     }
     Err(format!("{}: unsupported option -{letter}", command.name))

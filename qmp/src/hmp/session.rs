@@ -29,6 +29,8 @@ pub struct HmpSession {
     seen: bool,
     /// Another front end of the multiplexer has the terminal: output waits.
     away: bool,
+    /// Bytes of output from before that, which do not wait.
+    parting: usize,
     /// The prompt stands at the end of the output.
     prompted: bool,
 }
@@ -45,6 +47,7 @@ impl HmpSession {
             CharEvent::Opened => {
                 self.pending.clear();
                 self.out.clear();
+                self.parting = 0;
                 self.seen = true;
                 let version = crate::version::QEMU.text();
                 self.text(&format!("QEMU {version} monitor - type 'help' for more information\n"));
@@ -55,6 +58,7 @@ impl HmpSession {
             CharEvent::Closed => {
                 self.pending.clear();
                 self.out.clear();
+                self.parting = 0;
             }
             CharEvent::MuxIn => {
                 // The first front end of a multiplexer is told that it has the terminal after it was opened.
@@ -70,6 +74,7 @@ impl HmpSession {
                     self.out.truncate(self.out.len() - Readline::PROMPT.len());
                 } else if self.prompted {
                     self.text("\n");
+                    self.parting = self.out.len();
                 }
                 self.prompted = false;
                 self.away = true;
@@ -112,8 +117,7 @@ impl HmpSession {
     /// What waits to be sent.
     pub fn output(&self) -> &[u8] {
         if self.away {
-            // Only what stood there before the terminal was taken away; see `event`.
-            &[]
+            &self.out[..self.parting.min(self.out.len())]
         } else {
             &self.out
         }
@@ -122,6 +126,7 @@ impl HmpSession {
     /// The first `n` bytes of [`HmpSession::output`] have been sent.
     pub fn sent(&mut self, n: usize) {
         self.out.drain(..n.min(self.out.len()));
+        self.parting = self.parting.saturating_sub(n);
         self.out.shrink_to(64 << 10);
     }
 

@@ -11,6 +11,8 @@ pub use super::cmds::COMMANDS;
 pub enum Arg {
     /// `-f`.
     Flag(&'static str),
+    /// `-f value`.
+    FlagStr(&'static str),
     /// `/fmt`, under the name `fmt`.
     Format,
     /// A word.
@@ -54,6 +56,7 @@ impl Arg {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Flag(n)
+            | Self::FlagStr(n)
             | Self::Str(n)
             | Self::OptStr(n)
             | Self::File(n)
@@ -80,6 +83,7 @@ impl Arg {
         matches!(
             self,
             Self::Flag(_)
+                | Self::FlagStr(_)
                 | Self::OptStr(_)
                 | Self::OptFile(_)
                 | Self::OptBlock(_)

@@ -10,10 +10,12 @@ pub use macros::dashed;
 mod object;
 mod path;
 mod schema;
+mod spec;
 
 pub use object::{Members, ObjectIn};
 pub use path::Path;
 pub use schema::Schema;
+pub use spec::{branch_type, structure, Checked, SpecType};
 
 #[cfg(test)]
 mod tests;
@@ -346,6 +348,7 @@ integers! {
     i64: true, "int64_t";
     i32: true, "int32_t";
     i16: true, "int16_t";
+    i8: true, "int8_t";
     u64: false, "uint64";
     u32: false, "uint32_t";
     u16: false, "uint16_t";

@@ -29,6 +29,8 @@ struct Quiet;
 
 impl builder::Messages for Quiet {
     fn warning(&mut self, _: &str) {}
+    fn warning_at(&mut self, _: &rqemu_machine::spec::Loc, _: &str) {}
+    fn plain(&mut self, _: &str) {}
     fn info(&mut self, _: &str) {}
     fn out(&mut self, _: &str) {}
 }
@@ -94,6 +96,7 @@ impl Server {
             Kind::Hmp => monitors.add_hmp(&mut lock, chr),
         }
         .unwrap();
+        lock.ready = true;
         drop(lock);
         let thread = std::thread::spawn(move || {
             event_loop.run(&shared, &mut monitors).unwrap();

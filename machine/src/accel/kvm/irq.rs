@@ -10,13 +10,17 @@ use super::ioctl_error;
 use crate::accel::MsiMessage;
 use crate::QResult;
 
-/// First GSI for messages; below are the pins of the controllers.
-const FIRST_MSI: u32 = 24;
+/// Pins of I/O APICs, which have the first GSIs: two chips of 24.
+pub const PINS: u32 = 48;
+/// First GSI for messages of devices.
+const FIRST_MSI: u32 = PINS;
 const MAX_GSI: u32 = 4096;
 
 /// Message routes by GSI.
 #[derive(Default)]
 pub struct Routes {
+    /// With the I/O APIC in user space: what its pins send.
+    pub pins: Option<Vec<Option<MsiMessage>>>,
     msi: Vec<Option<MsiMessage>>,
 }
 
@@ -49,22 +53,12 @@ impl Routes {
     /// Tells KVM all routes.
     pub fn commit(&self, vm: &VmFd) -> QResult<()> {
         let mut entries = Vec::with_capacity(48 + self.msi.len());
-        for gsi in 0..16 {
-            // The timer interrupt arrives on pin 2 of the I/O APIC; pin 2 of the PIC is the cascade.
-            if gsi != 2 {
-                entries.push(pin(
-                    gsi,
-                    if gsi < 8 { KVM_IRQCHIP_PIC_MASTER } else { KVM_IRQCHIP_PIC_SLAVE },
-                    gsi % 8,
-                ));
+        match &self.pins {
+            Some(pins) => {
+                let set = pins.iter().zip(0..).filter_map(|(m, gsi)| m.map(|m| message(gsi, m)));
+                entries.extend(set);
             }
-        }
-        for gsi in 0..24 {
-            match gsi {
-                0 => entries.push(pin(0, KVM_IRQCHIP_IOAPIC, 2)),
-                2 => {}
-                _ => entries.push(pin(gsi, KVM_IRQCHIP_IOAPIC, gsi)),
-            }
+            None => kernel_pins(&mut entries),
         }
         for (i, m) in self.msi.iter().enumerate() {
             if let Some(m) = m {
@@ -74,6 +68,27 @@ impl Routes {
         let routing =
             KvmIrqRouting::from_entries(&entries).map_err(|_| crate::qerr!("too many interrupt routes"))?;
         vm.set_gsi_routing(&routing).map_err(|e| ioctl_error("KVM_SET_GSI_ROUTING", e))
+    }
+}
+
+/// The pins of the controllers in the kernel.
+fn kernel_pins(entries: &mut Vec<kvm_irq_routing_entry>) {
+    for gsi in 0..16 {
+        // The timer interrupt arrives on pin 2 of the I/O APIC; pin 2 of the PIC is the cascade.
+        if gsi != 2 {
+            entries.push(pin(
+                gsi,
+                if gsi < 8 { KVM_IRQCHIP_PIC_MASTER } else { KVM_IRQCHIP_PIC_SLAVE },
+                gsi % 8,
+            ));
+        }
+    }
+    for gsi in 0..24 {
+        match gsi {
+            0 => entries.push(pin(0, KVM_IRQCHIP_IOAPIC, 2)),
+            2 => {}
+            _ => entries.push(pin(gsi, KVM_IRQCHIP_IOAPIC, gsi)),
+        }
     }
 }
 

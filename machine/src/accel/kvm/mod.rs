@@ -4,25 +4,32 @@
 //! controllers after them (each slot would otherwise wait for a grace period), vCPUs last.
 
 mod caps;
+mod debug;
 mod irq;
 mod regs;
 mod slots;
+mod stats;
+mod user_irq;
 mod vcpu;
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
+use std::os::fd::AsRawFd;
 use std::os::fd::{FromRawFd, RawFd};
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use kvm_bindings::{
-    kvm_msi, kvm_msr_entry, kvm_pit_config, kvm_userspace_memory_region, CpuId, Msrs, KVM_PIT_SPEAKER_DUMMY,
+    kvm_clock_data, kvm_msi, kvm_msr_entry, kvm_pit_config, kvm_userspace_memory_region, CpuId, Msrs,
+    KVM_PIT_SPEAKER_DUMMY,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Accel, IrqChip, MsiMessage};
+use super::{Accel, GuestDebug, IrqChip, MsiMessage};
+use crate::clock::VirtualClock;
 use crate::cpu::{BootRegs, CpuRegs};
 use crate::device::DevId;
 use crate::memory::{FlatMaps, Space};
@@ -32,6 +39,7 @@ use crate::{qerr, QResult};
 pub use caps::to_cpuid;
 use irq::Routes;
 use slots::Slots;
+use user_irq::UserIrqs;
 use vcpu::{KvmVcpu, ResetState};
 
 /// Properties of `-accel kvm,...`.
@@ -57,6 +65,8 @@ pub struct KvmAccel {
     slots: Slots,
     routes: Routes,
     started: bool,
+    /// Open statistics: of the VM, of CPUs by index.
+    stats: HashMap<Option<usize>, std::fs::File>,
     /// State of all vCPUs and controllers right after creation = reset state.
     chips: Option<irq::ChipState>,
     threads: Vec<JoinHandle<()>>,
@@ -64,8 +74,10 @@ pub struct KvmAccel {
     boot: Option<BootRegs>,
     /// Bound descriptors: (device, vector) -> GSI.
     irqfds: HashMap<(DevId, u32), (RawFd, u32)>,
-    /// Injected by the user-space PIC.
-    intr: bool,
+    /// Interrupt controllers in user space, as far as there are any.
+    irqs: UserIrqs,
+    /// Frequency of the boot processor's time stamp counter.
+    tsc_khz: Option<u32>,
 }
 
 impl KvmAccel {
@@ -96,11 +108,8 @@ impl KvmAccel {
             }
         }
         let vm = kvm.create_vm().map_err(|e| ioctl_error("KVM_CREATE_VM", e))?;
-        if opts.irqchip == IrqChip::User {
-            return Err(qerr!("kernel-irqchip=off is not supported by this accelerator yet"));
-        }
-        if opts.irqchip == IrqChip::Split {
-            return Err(qerr!("kernel-irqchip=split is not supported by this accelerator yet"));
+        if opts.irqchip == IrqChip::Split && !kvm.check_extension(Cap::SplitIrqchip) {
+            return Err(qerr!("Split IRQ chip mode not supported."));
         }
         let max_slots = kvm.get_nr_memslots();
         Ok(Self {
@@ -110,12 +119,14 @@ impl KvmAccel {
             slots: Slots::new(max_slots),
             routes: Routes::default(),
             started: false,
+            stats: HashMap::new(),
             chips: None,
             threads: Vec::new(),
             control: None,
             boot: None,
             irqfds: HashMap::new(),
-            intr: false,
+            irqs: UserIrqs::Kernel,
+            tsc_khz: None,
         })
     }
 
@@ -124,6 +135,32 @@ impl KvmAccel {
         self.kvm
             .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
             .map_err(|e| ioctl_error("KVM_GET_SUPPORTED_CPUID", e))
+    }
+
+    /// More vCPUs than this do not run well on this host.
+    pub fn recommended_vcpus(&self) -> usize {
+        self.kvm.get_nr_vcpus()
+    }
+
+    /// Lets the guest keep the host's processors when it idles (`-overcommit cpu-pm=on`).
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn keep_idle_in_guest(&self) -> QResult<()> {
+        let can = self.vm.check_extension_raw(libc::c_ulong::from(kvm_bindings::KVM_CAP_X86_DISABLE_EXITS));
+        let all = kvm_bindings::KVM_X86_DISABLE_EXITS_MWAIT
+            | kvm_bindings::KVM_X86_DISABLE_EXITS_HLT
+            | kvm_bindings::KVM_X86_DISABLE_EXITS_PAUSE
+            | kvm_bindings::KVM_X86_DISABLE_EXITS_CSTATE;
+        let mut cap = kvm_bindings::kvm_enable_cap {
+            cap: kvm_bindings::KVM_CAP_X86_DISABLE_EXITS,
+            ..Default::default()
+        };
+        cap.args[0] = u64::from(can.max(0) as u32 & all);
+        self.vm.enable_cap(&cap).map_err(|e| {
+            let text = crate::error::strerror(&std::io::Error::from(e));
+            qerr!("kvm: guest stopping CPU not supported: {text}")
+        })
     }
 
     /// Largest number of vCPUs.
@@ -139,6 +176,7 @@ impl KvmAccel {
         shared: &Arc<Shared>,
         cpus: &[VcpuConfig],
         boot: Option<BootRegs>,
+        clock: Arc<VirtualClock>,
     ) -> QResult<()> {
         self.started = true;
         self.boot = boot;
@@ -153,6 +191,7 @@ impl KvmAccel {
             self.vm.create_pit2(pit).map_err(|e| ioctl_error("KVM_CREATE_PIT2", e))?;
             self.chips = Some(irq::ChipState::capture(&self.vm)?);
         }
+        self.set_up_irqs(shared, cpus, clock)?;
         self.control = Some(shared.vcpus.clone());
         shared.vcpus.request_pause();
         for (index, c) in cpus.iter().enumerate() {
@@ -166,8 +205,13 @@ impl KvmAccel {
     fn spawn(&mut self, index: usize, c: &VcpuConfig, shared: &Arc<Shared>) -> QResult<()> {
         let fd = self.vm.create_vcpu(u64::from(c.apic_id)).map_err(|e| ioctl_error("KVM_CREATE_VCPU", e))?;
         self.set_up_cpu(&fd, c)?;
+        if let UserIrqs::User(bus) = &self.irqs {
+            let mut s = fd.get_sregs().map_err(|e| ioctl_error("KVM_GET_SREGS", e))?;
+            s.apic_base = bus.base(index);
+            fd.set_sregs(&s).map_err(|e| ioctl_error("KVM_SET_SREGS", e))?;
+        }
         let msrs = if index == 0 { self.kvm.get_msr_index_list().ok() } else { None };
-        let mut v = KvmVcpu::new(index, fd, shared.clone());
+        let mut v = KvmVcpu::new(index, fd, shared.clone(), self.irqs.clone());
         v.reset = Some(ResetState::capture(&v.fd, msrs.as_ref()));
         if index == 0 {
             if let Some(b) = &self.boot {
@@ -184,8 +228,9 @@ impl KvmAccel {
     }
 
     /// Time stamp counter, CPUID and model-specific registers of a new vCPU.
-    fn set_up_cpu(&self, fd: &VcpuFd, c: &VcpuConfig) -> QResult<()> {
+    fn set_up_cpu(&mut self, fd: &VcpuFd, c: &VcpuConfig) -> QResult<()> {
         let host_khz = fd.get_tsc_khz().unwrap_or(0);
+        self.tsc_khz = c.tsc_khz.or(Some(host_khz)).filter(|khz| *khz != 0);
         if let Some(khz) = c.tsc_khz.filter(|k| *k != host_khz) {
             let scaling = self.kvm.check_extension(Cap::TscControl);
             if !scaling || fd.set_tsc_khz(khz).is_err() {
@@ -194,6 +239,13 @@ impl KvmAccel {
                      and TSC scaling unavailable"
                 ));
             }
+        }
+        // After a reset EDX says what kind of processor it is.
+        if let (Some(id), Ok(mut r)) =
+            (c.cpuid.as_slice().iter().find(|e| e.function == 1).map(|e| e.eax), fd.get_regs())
+        {
+            r.rdx = id.into();
+            fd.set_regs(&r).map_err(|e| ioctl_error("KVM_SET_REGS", e))?;
         }
         let mut cpuid = c.cpuid.clone();
         for e in cpuid.as_mut_slice().iter_mut().filter(|e| e.function == crate::cpu::TIMING_LEAF) {
@@ -227,6 +279,7 @@ impl KvmAccel {
         if let Some(c) = &self.control {
             c.quit();
         }
+        self.irqs.stop();
         for t in self.threads.drain(..) {
             // A vCPU thread does not panic; if it did, the message was printed already.
             let _ = t.join();
@@ -274,7 +327,28 @@ impl Accel for KvmAccel {
         }
     }
 
+    fn ioapic_changed(&mut self, first: u32, entries: &[Option<MsiMessage>]) {
+        let Some(pins) = &mut self.routes.pins else { return };
+        let old = pins.clone();
+        for (pin, entry) in pins.iter_mut().skip(first as usize).zip(entries) {
+            *pin = *entry;
+        }
+        if self.started && *pins != old {
+            // As with messages: what KVM cannot route is not delivered.
+            let _ = self.routes.commit(&self.vm);
+        }
+    }
+
+    fn clock_changed(&mut self) {
+        if let UserIrqs::User(bus) = &self.irqs {
+            bus.clock_changed();
+        }
+    }
+
     fn msi(&mut self, msg: MsiMessage) {
+        if let UserIrqs::User(bus) = &self.irqs {
+            return bus.msi(msg);
+        }
         let m = kvm_msi {
             address_lo: msg.addr as u32,
             address_hi: (msg.addr >> 32) as u32,
@@ -285,8 +359,30 @@ impl Accel for KvmAccel {
         let _ = self.vm.signal_msi(m);
     }
 
+    fn tsc_khz(&mut self) -> Option<u32> {
+        self.tsc_khz
+    }
+
+    fn guest_clock(&mut self) -> Option<u64> {
+        self.vm.get_clock().ok().map(|c| c.clock)
+    }
+
+    fn set_guest_clock(&mut self, ns: u64) {
+        // A KVM without the clock has no guest that looks at it.
+        let _ = self.vm.set_clock(&kvm_clock_data { clock: ns, ..Default::default() });
+    }
+
     fn set_intr(&mut self, level: bool) {
-        self.intr = level;
+        match &self.irqs {
+            UserIrqs::Kernel => {}
+            UserIrqs::Split(line) => {
+                line.store(level, Ordering::SeqCst);
+                if let (true, Some(c)) = (level, &self.control) {
+                    c.kick(0);
+                }
+            }
+            UserIrqs::User(bus) => bus.set_pic(level),
+        }
     }
 
     fn memory_changed(&mut self, _old: &FlatMaps, new: &FlatMaps) -> QResult<()> {
@@ -336,6 +432,9 @@ impl Accel for KvmAccel {
             self.routes.free(gsi);
         }
         let Some(msg) = msg else { return true };
+        if self.irqchip == IrqChip::User {
+            return false;
+        }
         let Some(gsi) = self.routes.add(msg) else { return false };
         if self.routes.commit(&self.vm).is_err() || self.vm.register_irqfd(&efd, gsi).is_err() {
             self.routes.free(gsi);
@@ -359,6 +458,9 @@ impl Accel for KvmAccel {
                 }
             });
         }
+        if let UserIrqs::User(bus) = &self.irqs {
+            bus.reset();
+        }
         if let Some(c) = &self.chips {
             c.restore(&self.vm);
         }
@@ -369,7 +471,43 @@ impl Accel for KvmAccel {
         control.run_on(index, |v| v.downcast_mut::<KvmVcpu>().map(|v| regs::read(&v.fd)))?
     }
 
+    fn stats(&mut self, cpu: Option<usize>) -> Option<Vec<crate::accel::stats::Stat>> {
+        stats::read(self.stats.get(&cpu)?).ok()
+    }
+
+    fn open_stats(&mut self, cpu: Option<usize>) {
+        let opened = match (cpu, self.control.clone()) {
+            (None, _) => stats::open(self.vm.as_raw_fd()).ok(),
+            (Some(i), Some(control)) => control
+                .run_on(i, |v| v.downcast_mut::<KvmVcpu>().and_then(|v| stats::open(v.fd.as_raw_fd()).ok()))
+                .flatten(),
+            _ => None,
+        };
+        if let Some(file) = opened {
+            self.stats.insert(cpu, file);
+        }
+    }
+
+    fn set_cpu_regs(&mut self, index: usize, r: &CpuRegs) -> bool {
+        let Some(control) = self.control.clone() else { return false };
+        let regs = regs::general(r);
+        let set =
+            move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| v.fd.set_regs(&regs).is_ok());
+        control.run_on(index, set).unwrap_or(false)
+    }
+
+    fn set_debug(&mut self, index: usize, debug: &GuestDebug) -> bool {
+        let Some(control) = self.control.clone() else { return false };
+        let debug = *debug;
+        let set =
+            move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| debug::set(&v.fd, &debug));
+        control.run_on(index, set).unwrap_or(false)
+    }
+
     fn nmi(&mut self, index: usize) -> bool {
+        if let UserIrqs::User(bus) = &self.irqs {
+            return bus.nmi(index);
+        }
         let Some(control) = self.control.clone() else { return false };
         control
             .run_on(index, |v| v.downcast_mut::<KvmVcpu>().is_some_and(|v| v.fd.nmi().is_ok()))

@@ -48,6 +48,13 @@ pub fn read(fd: &VcpuFd) -> CpuRegs {
     out
 }
 
+/// The general registers in KVM's form.
+pub fn general(r: &CpuRegs) -> kvm_regs {
+    let [rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15] = r.gpr;
+    let (rip, rflags) = (r.rip, r.rflags);
+    kvm_regs { rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags }
+}
+
 /// Sets the boot processor up for a direct kernel boot.
 pub fn set_boot_regs(fd: &VcpuFd, b: &BootRegs) -> Result<(), Error> {
     let mut s = fd.get_sregs()?;

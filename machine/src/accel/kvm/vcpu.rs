@@ -5,13 +5,17 @@ use std::sync::Arc;
 use kvm_bindings::{
     kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_regs, kvm_run, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
     kvm_xsave, MsrList, Msrs, KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR,
-    KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN,
-    KVM_EXIT_SYSTEM_EVENT, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN,
+    KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IO_OUT, KVM_EXIT_IRQ_WINDOW_OPEN,
+    KVM_EXIT_MMIO, KVM_EXIT_SET_TPR, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_SYSTEM_EVENT_RESET,
+    KVM_SYSTEM_EVENT_SHUTDOWN,
 };
 use kvm_ioctls::VcpuFd;
 
 use super::regs;
-use crate::cpu::BootRegs;
+use super::user_irq::UserIrqs;
+use crate::accel::{Activity, DebugStop};
+use crate::cpu::{BackdoorRegs, BootRegs};
+use crate::devices::misc::vmport;
 use crate::memory::{access, Space};
 use crate::run::{Cause, RunState};
 use crate::shared::Shared;
@@ -95,12 +99,16 @@ impl ResetState {
 
 /// A vCPU as its thread owns it.
 pub struct KvmVcpu {
-    index: usize,
+    pub(super) index: usize,
     /// The vCPU.
     pub fd: VcpuFd,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Reset state.
     pub reset: Option<ResetState>,
+    /// Interrupts that come from user space.
+    pub(super) irqs: UserIrqs,
+    /// What this vCPU does, where KVM does not keep track of it.
+    pub(super) activity: Activity,
     /// The last exit's effect on registers is not complete yet (KVM completes it on the next entry).
     pending: bool,
 }
@@ -122,18 +130,28 @@ impl RunPage {
 
 impl KvmVcpu {
     /// Wraps a new vCPU.
-    pub fn new(index: usize, fd: VcpuFd, shared: Arc<Shared>) -> Self {
-        Self { index, fd, shared, reset: None, pending: false }
+    pub fn new(index: usize, fd: VcpuFd, shared: Arc<Shared>, irqs: UserIrqs) -> Self {
+        Self { index, fd, shared, reset: None, irqs, activity: Activity::at_reset(index), pending: false }
     }
 
     /// The thread: parks until resumed, runs the guest, handles exits.
     pub fn run(mut self) {
         let shared = self.shared.clone();
         let page = RunPage(std::ptr::from_mut(self.fd.get_kvm_run()));
-        shared.vcpus.enter(self.index, Arc::new(move || page.set_immediate_exit()));
+        let (irqs, index) = (self.irqs.clone(), self.index);
+        let kick = move || {
+            page.set_immediate_exit();
+            irqs.wake(index);
+        };
+        shared.vcpus.enter(self.index, Arc::new(kick));
         while shared.vcpus.park(self.index, &mut self) {
+            // The guest's watchdogs learn that it did not run; without a paravirtual clock there is nobody to tell.
+            let _ = self.fd.kvmclock_ctrl();
             while !shared.vcpus.pausing() {
-                self.enter_guest();
+                if self.prepare_irqs() {
+                    self.enter_guest();
+                    self.finish_irqs();
+                }
             }
             self.complete_exit();
         }
@@ -173,7 +191,13 @@ impl KvmVcpu {
                 self.pending = true;
                 self.mmio();
             }
-            KVM_EXIT_HLT | KVM_EXIT_INTR | KVM_EXIT_IRQ_WINDOW_OPEN => {}
+            KVM_EXIT_HLT => self.activity = Activity::Halted,
+            KVM_EXIT_INTR | KVM_EXIT_IRQ_WINDOW_OPEN | KVM_EXIT_SET_TPR => {}
+            KVM_EXIT_IOAPIC_EOI => {
+                // SAFETY: the exit reason says which member of the union is valid.
+                let vector = unsafe { run.__bindgen_anon_1.eoi.vector };
+                self.shared.lock().end_of_interrupt(vector);
+            }
             KVM_EXIT_SHUTDOWN => self.shared.lock().request_reset(Cause::GuestReset),
             KVM_EXIT_SYSTEM_EVENT => {
                 // SAFETY: the exit reason says which member of the union is valid.
@@ -184,7 +208,14 @@ impl KvmVcpu {
                     _ => {}
                 }
             }
-            KVM_EXIT_DEBUG => self.shared.lock().run.request_stop(RunState::Debug),
+            KVM_EXIT_DEBUG => {
+                // SAFETY: the exit reason says which member of the union is valid.
+                let d = unsafe { run.__bindgen_anon_1.debug.arch };
+                let stop = DebugStop { cpu: self.index, exception: d.exception, pc: d.pc, dr6: d.dr6 };
+                let mut m = self.shared.lock();
+                m.debug_stop = Some(stop);
+                m.run.request_stop(RunState::Debug);
+            }
             KVM_EXIT_INTERNAL_ERROR => self.internal_error(),
             KVM_EXIT_FAIL_ENTRY => {
                 // SAFETY: the exit reason says which member of the union is valid.
@@ -206,9 +237,13 @@ impl KvmVcpu {
         let data = unsafe { std::slice::from_raw_parts_mut(base.add(io.data_offset as usize), size * count) };
         let shared = self.shared.clone();
         let maps = shared.maps.load();
+        let out = u32::from(io.direction) == KVM_EXIT_IO_OUT;
+        if io.port == vmport::PORT && count == 1 && Self::backdoor(&self.fd, self.index, &shared, out, data) {
+            return;
+        }
         for item in data.chunks_exact_mut(size) {
             let (port, mut target) = (u64::from(io.port), &*shared);
-            if u32::from(io.direction) == KVM_EXIT_IO_OUT {
+            if out {
                 access::write(&maps, Space::Io, port, item, &mut target);
             } else {
                 access::read(&maps, Space::Io, port, item, &mut target);
@@ -216,11 +251,56 @@ impl KvmVcpu {
         }
     }
 
+    /// An access to the VMware port, which works on the processor's registers. `false`: nobody answers there.
+    fn backdoor(fd: &VcpuFd, cpu: usize, shared: &Shared, out: bool, data: &mut [u8]) -> bool {
+        let Ok(mut r) = fd.get_regs() else { return false };
+        let mut b = BackdoorRegs {
+            cpu,
+            eax: r.rax as u32,
+            ebx: r.rbx as u32,
+            ecx: r.rcx as u32,
+            edx: r.rdx as u32,
+            esi: r.rsi as u32,
+            edi: r.rdi as u32,
+        };
+        let before = b;
+        let Some(answer) = shared.lock().vmport_access(&mut b) else { return false };
+        if !out {
+            let n = data.len().min(4);
+            data[..n].copy_from_slice(&answer.to_le_bytes()[..n]);
+        }
+        if b != before {
+            for (reg, old, new) in [
+                (&mut r.rax, before.eax, b.eax),
+                (&mut r.rbx, before.ebx, b.ebx),
+                (&mut r.rcx, before.ecx, b.ecx),
+                (&mut r.rdx, before.edx, b.edx),
+                (&mut r.rsi, before.esi, b.esi),
+                (&mut r.rdi, before.edi, b.edi),
+            ] {
+                if old != new {
+                    *reg = new.into();
+                }
+            }
+            let _ = fd.set_regs(&r);
+        }
+        true
+    }
+
     fn mmio(&mut self) {
         let run = self.fd.get_kvm_run();
         // SAFETY: the exit reason is KVM_EXIT_MMIO, so `mmio` is the valid member.
         let mmio = unsafe { &mut run.__bindgen_anon_1.mmio };
         let len = (mmio.len as usize).min(8);
+        if let UserIrqs::User(bus) = &self.irqs {
+            if mmio.phys_addr & !0xfff == bus.page(self.index) {
+                let (offset, data) = (mmio.phys_addr as u32 & 0xfff, &mut mmio.data);
+                if let Some(v) = bus.access(self.index, offset, &mut data[..len], mmio.is_write != 0) {
+                    self.shared.lock().end_of_interrupt(v);
+                }
+                return;
+            }
+        }
         let maps = self.shared.maps.load();
         let (addr, mut target) = (mmio.phys_addr, &*self.shared);
         if mmio.is_write != 0 {
@@ -256,11 +336,17 @@ impl KvmVcpu {
     /// Back to the reset state (or the direct boot entry).
     pub fn reset(&mut self, boot: Option<&BootRegs>) {
         self.pending = false;
-        if let Some(r) = &self.reset {
-            r.restore(&self.fd);
-        }
+        self.activity = Activity::at_reset(self.index);
+        self.restore_registers();
         if let Some(b) = boot {
             let _ = regs::set_boot_regs(&self.fd, b);
+        }
+    }
+
+    /// Registers as they were right after creation.
+    pub(super) fn restore_registers(&self) {
+        if let Some(r) = &self.reset {
+            r.restore(&self.fd);
         }
     }
 }

@@ -75,6 +75,7 @@ impl DeviceClass for HpetProps {
         self.timers = self.timers.clamp(3, MAX_TIMERS as u8);
         let region = cx.io_region("hpet", 0x400, 0, IoSpec { valid: (4, 8), imp: (4, 4) });
         cx.map(Space::Memory, region, BASE, 0);
+        cx.mmio(region);
         cx.gpio("", true, 2);
         cx.gpio("", false, 1);
         cx.gpio("sysbus-irq", false, 32);

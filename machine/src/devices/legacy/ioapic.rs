@@ -10,7 +10,7 @@ use rqemu_derive::Device as DeriveDevice;
 use serde::{Deserialize, Serialize};
 
 use super::part::save_field;
-use crate::accel::MsiMessage;
+use crate::accel::{IrqChip, MsiMessage};
 use crate::device::{Cx, DevId, Device, IoHandler, IrqInputs, RealizeCx};
 use crate::machine::Machine;
 use crate::memory::{IoSpec, RegionId, Space};
@@ -52,8 +52,15 @@ impl DeviceClass for IoapicProps {
         }
         let region = cx.io_region("ioapic", 0x1000, 0, IoSpec::ANY);
         cx.map(Space::Memory, region, BASE, 0);
+        cx.mmio(region);
         cx.gpio("", true, PINS as u32);
-        Ok(Box::new(Ioapic { s: IoapicState::default(), version: self.version, region, pic: None }))
+        Ok(Box::new(Ioapic {
+            s: IoapicState::default(),
+            version: self.version,
+            region,
+            pic: None,
+            gsi_base: 0,
+        }))
     }
 }
 
@@ -80,6 +87,8 @@ pub struct Ioapic {
     version: u8,
     region: RegionId,
     pic: Option<DevId>,
+    /// Global number of input 0.
+    gsi_base: u32,
 }
 
 impl Ioapic {
@@ -93,9 +102,9 @@ impl Ioapic {
         self.pic = Some(master);
     }
 
-    /// The redirection table, for accelerators that route interrupts themselves (split irqchip).
-    pub fn redirection(&self) -> &[u64; PINS] {
-        &self.s.redirection
+    /// Gives input 0 a global number other than 0 (boards with several).
+    pub fn set_gsi_base(&mut self, base: u32) {
+        self.gsi_base = base;
     }
 
     /// The message that an entry sends.
@@ -105,12 +114,7 @@ impl Ioapic {
             (EXT_INT, Some(pic)) => u64::from(super::i8259::acknowledge(cx.m, pic)),
             _ => e & entry::VECTOR,
         };
-        let logical = if e & entry::LOGICAL != 0 { 1 << 2 } else { 0 };
-        let level = if e & entry::LEVEL != 0 { 1 << 15 } else { 0 };
-        MsiMessage {
-            addr: 0xfee0_0000 | (e >> 48) << 4 | logical,
-            data: (vector | delivery << 8 | level) as u32,
-        }
+        route(e, vector)
     }
 
     /// Sends every requested interrupt that is not masked.
@@ -134,6 +138,15 @@ impl Ioapic {
             let e = *e;
             let msg = self.message(cx, e);
             cx.m.accel.msi(msg);
+        }
+    }
+
+    /// Tells the accelerator where the interrupts go.
+    fn tell(&self, cx: &mut Cx<'_>) {
+        if cx.m.accel.irqchip() == IrqChip::Split && cx.m.irq_chips.ioapics.first() == Some(&cx.dev) {
+            let route = |e: &u64| (*e & entry::MASKED == 0).then(|| route(*e, *e & entry::VECTOR));
+            let routes: Vec<_> = self.s.redirection.iter().map(route).collect();
+            cx.m.accel.ioapic_changed(self.gsi_base, &routes);
         }
     }
 
@@ -186,8 +199,17 @@ impl Ioapic {
         if *e & entry::LEVEL == 0 {
             *e &= !entry::REMOTE_IRR;
         }
+        self.tell(cx);
         self.service(cx);
     }
+}
+
+/// The message of a redirection entry with this vector.
+fn route(e: u64, vector: u64) -> MsiMessage {
+    let logical = if e & entry::LOGICAL != 0 { 1 << 2 } else { 0 };
+    let level = if e & entry::LEVEL != 0 { 1 << 15 } else { 0 };
+    let delivery = e >> entry::DELIVERY & 7;
+    MsiMessage { addr: 0xfee0_0000 | (e >> 48) << 4 | logical, data: (vector | delivery << 8 | level) as u32 }
 }
 
 /// A local APIC broadcasts the end of a level-triggered interrupt.
@@ -235,8 +257,9 @@ impl IrqInputs for Ioapic {
 }
 
 impl Device for Ioapic {
-    fn reset(&mut self, _cx: &mut Cx<'_>) {
+    fn reset(&mut self, cx: &mut Cx<'_>) {
         self.s = IoapicState::default();
+        self.tell(cx);
     }
     fn io(&mut self) -> Option<&mut dyn IoHandler> {
         Some(self)

@@ -55,6 +55,7 @@ impl DeviceClass for KvmIoapicProps {
     fn realize(&mut self, cx: &mut RealizeCx<'_>) -> QResult<Box<dyn Device>> {
         let r = kernel_region(cx, "kvm-ioapic", 0x1000);
         cx.map(Space::Memory, r, ioapic::BASE, 0);
+        cx.mmio(r);
         cx.gpio("", true, ioapic::PINS as u32);
         Ok(Box::new(KernelDevice { what: KernelChip::Ioapic { gsi_base: self.gsi_base } }))
     }

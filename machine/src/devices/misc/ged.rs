@@ -10,7 +10,7 @@ use rqemu_derive::Device as DeriveDevice;
 use crate::device::{Cx, DevId, Device, DeviceTree, IoHandler, RealizeCx};
 use crate::irq::{IrqLine, IrqSink};
 use crate::machine::{Cause, Machine};
-use crate::memory::{IoSpec, Space};
+use crate::memory::{IoSpec, RegionKind, Space};
 use crate::qom::DeviceClass;
 use crate::QResult;
 
@@ -47,6 +47,12 @@ impl DeviceClass for GedProps {
         cx.map(Space::Memory, events, EVENTS, 0);
         let regs = cx.io_region("acpi-ged-regs", 3, TAG_REGS, IoSpec::BYTES);
         cx.map(Space::Memory, regs, REGS, 0);
+        // Memory hotplug, which no board that has this device uses.
+        let dev = cx.id();
+        let memhp = cx.m().mem.add("memhp container", 0x18, RegionKind::Container, Some(dev));
+        for r in [events, memhp, regs] {
+            cx.mmio(r);
+        }
         cx.gpio("sysbus-irq", false, 1);
         let irq = cx.irq_line(IrqSink::Gsi(IRQ));
         Ok(Box::new(Ged { known: self.ged_event, pending: 0, irq }))

@@ -16,7 +16,7 @@ const CRASH_LOADED: u8 = 2;
 
 /// Panic notifier on ISA.
 #[derive(Device)]
-#[class(name = "pvpanic", parent = "isa-device", bus = Isa, category = Misc)]
+#[class(name = "pvpanic", parent = "isa-device", bus = Isa, category = Misc, extra("pvpanic[0]", "child<memory-region>"))]
 pub struct PvpanicProps {
     /// Its port
     #[prop(default = 0x505u16)]

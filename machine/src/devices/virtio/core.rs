@@ -86,7 +86,7 @@ impl Core {
     pub fn new(dev: Box<dyn VirtioDevice>, features: u64) -> Self {
         let modern = features >> F_VERSION_1 & 1 != 0;
         let host_features = features | dev.features(modern);
-        let queues: Vec<_> = dev.queue_sizes().into_iter().map(VqConfig::new).collect();
+        let queues: Vec<_> = dev.queue_sizes_with(0).into_iter().map(VqConfig::new).collect();
         Self {
             shared: Shared::new(queues.len()),
             dev,
@@ -126,6 +126,16 @@ impl Core {
     pub fn set_features(&mut self, f: u64) {
         if self.status & status::FEATURES_OK == 0 {
             self.guest_features = f & self.host_features;
+            self.resize_queues();
+        }
+    }
+
+    /// Which queues there are may depend on the accepted features.
+    fn resize_queues(&mut self) {
+        for (q, max) in self.queues.iter_mut().zip(self.dev.queue_sizes_with(self.guest_features)) {
+            if q.max != max {
+                *q = VqConfig { vector: q.vector, ..VqConfig::new(max) };
+            }
         }
     }
 
@@ -232,8 +242,8 @@ pub fn reset(t: &mut dyn Transport, cx: &mut Cx<'_>) {
     core.device_feature_sel = 0;
     core.driver_feature_sel = 0;
     core.config_vector = NO_VECTOR;
-    for q in &mut core.queues {
-        *q = VqConfig::new(q.max);
+    for (q, max) in core.queues.iter_mut().zip(core.dev.queue_sizes_with(0)) {
+        *q = VqConfig::new(max);
     }
     t.was_reset(cx);
 }
@@ -411,3 +421,89 @@ impl Core {
         }
     }
 }
+
+/// The network side of a transport, for its [`crate::net::NetFrontend`].
+pub mod network {
+    use super::{config_changed, deliver, Cx, Raise, Transport};
+    use crate::net::RxFilter;
+
+    /// A frame came in; `false` if it must wait.
+    pub fn receive(t: &mut dyn Transport, cx: &mut Cx<'_>, queue: u32, frame: &[u8]) -> bool {
+        let core = t.core();
+        if !core.running || core.shared.is_broken() {
+            return false;
+        }
+        let mut raise = Raise::default();
+        let Some(n) = core.dev.net() else { return true };
+        let taken = n.receive(cx, &mut raise, queue, frame);
+        deliver(t, cx, raise);
+        taken
+    }
+
+    /// A frame that waited is gone.
+    pub fn sent(t: &mut dyn Transport, cx: &mut Cx<'_>, queue: u32) {
+        let core = t.core();
+        if !core.running || core.shared.is_broken() {
+            return;
+        }
+        let mut raise = Raise::default();
+        if let Some(n) = core.dev.net() {
+            n.sent(cx, &mut raise, queue);
+        }
+        deliver(t, cx, raise);
+    }
+
+    /// The link went up or down.
+    pub fn link_changed(t: &mut dyn Transport, cx: &mut Cx<'_>, up: bool) {
+        let mut raise = Raise::default();
+        if let Some(n) = t.core().dev.net() {
+            n.link_changed(&mut raise, up);
+        }
+        if raise.config {
+            config_changed(t, cx);
+        }
+    }
+
+    /// The guest is to announce itself.
+    pub fn announce(t: &mut dyn Transport, cx: &mut Cx<'_>) {
+        let mut raise = Raise::default();
+        if let Some(n) = t.core().dev.net() {
+            n.announce(&mut raise);
+        }
+        if raise.config {
+            config_changed(t, cx);
+        }
+    }
+
+    /// What the device lets in.
+    pub fn rx_filter(t: &mut dyn Transport) -> Option<RxFilter> {
+        Some(t.core().dev.net()?.rx_filter())
+    }
+}
+
+/// Implements [`crate::net::NetFrontend`] for a transport.
+macro_rules! net_frontend {
+    ($t:ty) => {
+        impl $crate::net::NetFrontend for $t {
+            fn can_receive(&mut self, _queue: u32) -> bool {
+                self.core.running
+            }
+            fn receive(&mut self, cx: &mut $crate::device::Cx<'_>, queue: u32, frame: &[u8]) -> bool {
+                $crate::devices::virtio::core::network::receive(self, cx, queue, frame)
+            }
+            fn sent(&mut self, cx: &mut $crate::device::Cx<'_>, queue: u32) {
+                $crate::devices::virtio::core::network::sent(self, cx, queue);
+            }
+            fn link_changed(&mut self, cx: &mut $crate::device::Cx<'_>, up: bool) {
+                $crate::devices::virtio::core::network::link_changed(self, cx, up);
+            }
+            fn announce(&mut self, cx: &mut $crate::device::Cx<'_>) {
+                $crate::devices::virtio::core::network::announce(self, cx);
+            }
+            fn rx_filter(&mut self, _cx: &mut $crate::device::Cx<'_>) -> Option<$crate::net::RxFilter> {
+                $crate::devices::virtio::core::network::rx_filter(self)
+            }
+        }
+    };
+}
+pub(super) use net_frontend;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,8 +32,8 @@ pub trait Source: Send + Sync {
 }
 
 const WAKE: Token = Token(usize::MAX);
-/// Longest time to look before sleeping.
-const WINDOW: Duration = Duration::from_micros(64);
+/// Longest time that the thread for everybody looks before sleeping.
+const DEFAULT_LOOK_NS: u64 = 64_000;
 /// A wait shorter than this might have been caught by looking (a kick and a wake-up take most of it).
 const SHORT: Duration = Duration::from_micros(250);
 const MAX_CREDIT: i32 = 8;
@@ -52,7 +52,8 @@ pub struct IoThread {
     version: AtomicU64,
     registry: Registry,
     waker: Waker,
-    poll: AtomicBool,
+    /// Longest look before sleeping, in nanoseconds; 0: none.
+    look_ns: AtomicU64,
     /// Thread id of the host, 0 until the thread runs.
     tid: AtomicI32,
 }
@@ -62,8 +63,8 @@ pub struct IoThread {
 pub struct SourceId(usize);
 
 impl IoThread {
-    /// Starts a thread called `name`. `poll`: may look at queues before it sleeps.
-    pub fn spawn(name: &str, poll: bool) -> io::Result<Arc<Self>> {
+    /// Starts a thread called `name`, which looks at queues for up to `look_ns` nanoseconds before it sleeps.
+    pub fn spawn(name: &str, look_ns: u64) -> io::Result<Arc<Self>> {
         let epoll = Poll::new()?;
         let registry = epoll.registry().try_clone()?;
         let waker = Waker::new(&registry, WAKE)?;
@@ -72,7 +73,7 @@ impl IoThread {
             version: AtomicU64::new(0),
             registry,
             waker,
-            poll: AtomicBool::new(poll && looking_pays()),
+            look_ns: AtomicU64::new(if looking_pays() { look_ns } else { 0 }),
             tid: AtomicI32::new(0),
         });
         let me = t.clone();
@@ -104,8 +105,8 @@ impl IoThread {
     }
 
     /// Whether the thread may look at queues before it sleeps.
-    pub fn set_poll(&self, poll: bool) {
-        self.poll.store(poll && looking_pays(), Ordering::Relaxed);
+    pub fn set_look_ns(&self, look_ns: u64) {
+        self.look_ns.store(if looking_pays() { look_ns } else { 0 }, Ordering::Relaxed);
     }
 
     /// Thread id of the host (waits for the thread to start).
@@ -154,8 +155,9 @@ impl IoThread {
             // A guest that waits for its only request sends none meanwhile, and the thread that serves it needs a
             // processor more than a look does.
             let alone = || list.iter().map(|s| s.in_flight()).sum::<u32>() == 1;
-            if self.poll.load(Ordering::Relaxed) && credit > 0 && last_work.elapsed() < WINDOW && !alone() {
-                if self.look(&list, version) {
+            let window = Duration::from_nanos(self.look_ns.load(Ordering::Relaxed));
+            if credit > 0 && last_work.elapsed() < window && !alone() {
+                if self.look(&list, version, window) {
                     credit = (credit + 1).min(MAX_CREDIT);
                     continue;
                 }
@@ -175,8 +177,8 @@ impl IoThread {
     }
 
     /// Looks for work until some comes (`true`) or the time is over.
-    fn look(&self, list: &[Arc<dyn Source>], version: u64) -> bool {
-        let end = Instant::now() + WINDOW;
+    fn look(&self, list: &[Arc<dyn Source>], version: u64, window: Duration) -> bool {
+        let end = Instant::now() + window;
         loop {
             for _ in 0..8 {
                 if list.iter().any(|s| s.poll()) {
@@ -205,8 +207,8 @@ pub struct IoThreads {
 
 impl IoThreads {
     /// Makes a thread for an object.
-    pub fn add(&mut self, id: &str, poll: bool) -> io::Result<Arc<IoThread>> {
-        let t = IoThread::spawn(&format!("IO {id}"), poll)?;
+    pub fn add(&mut self, id: &str, look_ns: u64) -> io::Result<Arc<IoThread>> {
+        let t = IoThread::spawn(&format!("IO {id}"), look_ns)?;
         self.named.insert(id.to_string(), t.clone());
         Ok(t)
     }
@@ -228,7 +230,7 @@ impl IoThreads {
     pub fn default_thread(&mut self) -> io::Result<Arc<IoThread>> {
         match &self.default {
             Some(t) => Ok(t.clone()),
-            None => Ok(self.default.insert(IoThread::spawn("virtio", true)?).clone()),
+            None => Ok(self.default.insert(IoThread::spawn("virtio", DEFAULT_LOOK_NS)?).clone()),
         }
     }
 }

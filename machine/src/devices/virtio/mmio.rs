@@ -54,6 +54,7 @@ impl DeviceClass for VirtioMmioProps {
         }
         let spec = IoSpec { valid: (1, 8), imp: (1, 8) };
         let region = cx.io_region("virtio-mmio", SIZE, 0, spec);
+        cx.mmio(region);
         cx.gpio("sysbus-irq", false, 1);
         Ok(Box::new(VirtioMmio {
             core: Core::new(Box::new(NoDevice), 0),
@@ -361,6 +362,13 @@ impl Device for VirtioMmio {
     fn timers(&mut self) -> Option<&mut dyn TimerHandler> {
         Some(self)
     }
+    fn net(&mut self) -> Option<&mut dyn crate::net::NetFrontend> {
+        if self.core.dev.net().is_some() {
+            Some(self)
+        } else {
+            None
+        }
+    }
     fn run_state_changed(&mut self, cx: &mut Cx<'_>, running: bool) {
         core::run_state_changed(self, cx, running);
     }
@@ -373,3 +381,5 @@ impl Device for VirtioMmio {
         self
     }
 }
+
+core::net_frontend!(VirtioMmio);

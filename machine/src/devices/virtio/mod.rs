@@ -19,6 +19,7 @@ pub mod blk;
 pub mod core;
 pub mod iothread;
 pub mod mmio;
+pub mod net;
 pub mod part;
 pub mod pci;
 pub mod queue;
@@ -27,7 +28,7 @@ pub mod serial;
 pub mod served;
 pub mod shared;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -136,6 +137,10 @@ pub trait VirtioDevice: Send {
     }
     /// Sizes of its queues; 0 for a gap.
     fn queue_sizes(&self) -> Vec<u16>;
+    /// Sizes of its queues when the driver accepted these features; as many as in [`Self::queue_sizes`].
+    fn queue_sizes_with(&self, _accepted: u64) -> Vec<u16> {
+        self.queue_sizes()
+    }
     /// Length of the configuration space in bytes, at most 256.
     fn config_len(&self) -> usize;
     /// Fills in the configuration space (`out` has its length and is zeroed).
@@ -168,8 +173,26 @@ pub trait VirtioDevice: Send {
     fn block(&mut self) -> Option<&mut dyn BlockFrontend> {
         None
     }
+    /// Front end of network back ends.
+    fn net(&mut self) -> Option<&mut dyn VirtioNic> {
+        None
+    }
     /// For callers that know its type.
     fn as_any(&mut self) -> &mut dyn Any;
+}
+
+/// The side of a network card that its back end sees ([`crate::net::NetFrontend`], with interrupts).
+pub trait VirtioNic {
+    /// Takes a frame; `false` if it cannot now.
+    fn receive(&mut self, cx: &mut Cx<'_>, raise: &mut Raise, queue: u32, frame: &[u8]) -> bool;
+    /// A frame that the back end had waiting is gone.
+    fn sent(&mut self, cx: &mut Cx<'_>, raise: &mut Raise, queue: u32);
+    /// The link went up or down.
+    fn link_changed(&mut self, raise: &mut Raise, up: bool);
+    /// The guest is to announce itself.
+    fn announce(&mut self, raise: &mut Raise);
+    /// What it lets in.
+    fn rx_filter(&mut self) -> crate::net::RxFilter;
 }
 
 /// Properties of every virtio device.

@@ -11,6 +11,7 @@ use super::pci::VirtioPciDevice;
 use super::{BuildEnv, ChildBus, VirtioClass, VirtioDevice};
 use crate::device::{BlockFrontend, Cx, DevId, Device, RealizeCx};
 use crate::machine::Machine;
+use crate::net::{NetFrontend, RxFilter};
 use crate::{qerr, QResult};
 
 /// The transport in a device, if it is one.
@@ -97,6 +98,9 @@ impl Device for BackendPart {
             None
         }
     }
+    fn net(&mut self) -> Option<&mut dyn NetFrontend> {
+        Some(self)
+    }
     fn unrealize(&mut self, cx: &mut Cx<'_>) {
         // On PCI the transport goes away with it; on MMIO it stays and is told.
         let (dev, bus) = (cx.dev, cx.m.tree.get(cx.dev).and_then(|n| n.parent_bus));
@@ -124,5 +128,37 @@ impl BlockFrontend for BackendPart {
                 super::core::config_changed(t, cx);
             }
         });
+    }
+}
+
+impl BackendPart {
+    fn on_net<R>(
+        &self,
+        cx: &mut Cx<'_>,
+        f: impl FnOnce(&mut dyn NetFrontend, &mut Cx<'_>) -> R,
+    ) -> Option<R> {
+        cx.call(self.transport, |d, cx| d.net().map(|n| f(n, cx)))?
+    }
+}
+
+/// Over MMIO the back end knows the card by this part.
+impl NetFrontend for BackendPart {
+    fn can_receive(&mut self, _queue: u32) -> bool {
+        true
+    }
+    fn receive(&mut self, cx: &mut Cx<'_>, queue: u32, frame: &[u8]) -> bool {
+        self.on_net(cx, |n, cx| n.receive(cx, queue, frame)).unwrap_or(false)
+    }
+    fn sent(&mut self, cx: &mut Cx<'_>, queue: u32) {
+        self.on_net(cx, |n, cx| n.sent(cx, queue));
+    }
+    fn link_changed(&mut self, cx: &mut Cx<'_>, up: bool) {
+        self.on_net(cx, |n, cx| n.link_changed(cx, up));
+    }
+    fn announce(&mut self, cx: &mut Cx<'_>) {
+        self.on_net(cx, |n, cx| n.announce(cx));
+    }
+    fn rx_filter(&mut self, cx: &mut Cx<'_>) -> Option<RxFilter> {
+        self.on_net(cx, |n, cx| n.rx_filter(cx))?
     }
 }

@@ -13,7 +13,7 @@ use super::served::MainQueues;
 use super::{BuildEnv, Raise, Start, VirtioClass, VirtioDevice, VirtioProps};
 use crate::device::{Cx, Device, RealizeCx};
 use crate::qom::{ClassInfo, Classed, DeviceClass, RngRef};
-use crate::{qerr, QResult};
+use crate::{qerr, QError, QResult};
 
 /// Where random bytes come from (`rng-builtin`, `rng-random`).
 pub trait RngSource: Send {
@@ -126,7 +126,7 @@ impl VirtioClass for VirtioRngProps {
             None => Arc::new(Mutex::new(Builtin)) as Arc<Mutex<dyn RngSource>>,
             Some(id) => {
                 let s = cx.m().rngs.named.get(id).cloned();
-                s.ok_or_else(|| qerr!("Device '{id}' not found"))?
+                s.ok_or_else(|| QError::device_not_found(id))?
             }
         };
         Ok(Box::new(Rng {

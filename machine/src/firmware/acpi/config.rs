@@ -206,6 +206,8 @@ pub struct AcpiConfig {
     pub numa: Option<Numa>,
     /// Memory hotplug.
     pub memory_hotplug: Option<MemoryHotplug>,
+    /// `_UID` of the PCI root.
+    pub pci_root_uid: u8,
     /// `vmgenid` device present.
     pub vmgenid: bool,
     /// fw_cfg has its DMA register.
@@ -237,6 +239,7 @@ impl AcpiConfig {
             ram,
             numa: None,
             memory_hotplug: None,
+            pci_root_uid: 0,
             vmgenid: false,
             fw_cfg_dma: true,
             user_tables: Vec::new(),

@@ -22,8 +22,14 @@ pub const HPET_BASE: u32 = 0xfed0_0000;
 /// Appends the DSDT's term list (without the table header).
 pub fn emit(cfg: &AcpiConfig, out: &mut Vec<u8>) {
     debug_port(out);
-    Scope("_SB", Device("PCI0", (Name("_HID", EisaId("PNP0A03")), Name("_ADR", 0u64), Name("_UID", 0u64))))
-        .emit(out);
+    Scope(
+        "_SB",
+        Device(
+            "PCI0",
+            (Name("_HID", EisaId("PNP0A03")), Name("_ADR", 0u64), Name("_UID", u64::from(cfg.pci_root_uid))),
+        ),
+    )
+    .emit(out);
     if cfg.pcihp() {
         pci::hotplug_methods(out);
     }

@@ -128,12 +128,8 @@ fn dword(field: &mut [u8], value: Option<u32>) {
 
 /// Unsigned number in C notation.
 fn number(key: &str, text: &str) -> QResult<u64> {
-    let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None if text.len() > 1 && text.starts_with('0') => u64::from_str_radix(&text[1..], 8),
-        None => text.parse(),
-    };
-    parsed.map_err(|_| qerr!("Parameter '{key}' expects a uint64 value"))
+    let parsed = crate::spec::size::parse_u64(text).filter(|_| !text.contains('-'));
+    parsed.ok_or_else(|| qerr!("Parameter '{key}' expects a uint64 value"))
 }
 
 fn number32(key: &str, text: &str) -> QResult<u32> {

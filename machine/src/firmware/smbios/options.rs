@@ -170,7 +170,7 @@ impl SmbiosOptions {
     pub fn resolve_onboard(&mut self, lookup: impl Fn(&str) -> Option<(u8, u8)>) -> QResult<()> {
         for device in &mut self.onboard {
             let Some(id) = &device.pcidev else { continue };
-            let name = device.designation.as_deref().unwrap_or_default();
+            let name = device.designation.as_deref().unwrap_or("(null)");
             let found = lookup(id);
             device.address =
                 Some(found.ok_or_else(|| qerr!("No PCI device {id} for SMBIOS type 41 entry {name}"))?);
@@ -244,12 +244,7 @@ impl SmbiosOptions {
 
 /// A number as options have them: decimal, or hex with `0x`, or octal with `0`.
 fn number(key: &str, text: &str) -> QResult<u64> {
-    let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None if text.len() > 1 && text.starts_with('0') => u64::from_str_radix(&text[1..], 8),
-        None => text.parse(),
-    };
-    parsed.map_err(|_| qerr!("Parameter '{key}' expects a number"))
+    crate::spec::size::parse_u64(text).ok_or_else(|| qerr!("Parameter '{key}' expects a number"))
 }
 
 fn cpu_speed(key: &str, text: &str) -> QResult<u16> {
@@ -264,10 +259,12 @@ fn switch(key: &str, text: &str) -> QResult<bool> {
     }
 }
 
-/// `major.minor`, each a byte.
+/// Two numbers, `major.minor`; they are cut to bytes, and nothing behind them counts.
 fn release(text: &str) -> Option<(u8, u8)> {
-    let (major, minor) = text.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
+    let (major, rest) = text.split_once('.')?;
+    let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    let byte = |t: &str| t.parse::<u64>().ok().filter(|_| !t.starts_with('+')).map(|v| v as u8);
+    Some((byte(major)?, byte(minor)?))
 }
 
 /// Canonical UUID text to bytes in text order.

@@ -1,12 +1,12 @@
 //! Devices, descriptors, input.
 
-use crate::commands::{chardev, device, fd, input, keys};
+use crate::commands::{chardev, device, fd, input};
 use crate::hmp::{Args, HmpCx};
 use crate::monitors::MonitorCx;
+use rqemu_machine::devices::legacy::keys;
 use rqemu_machine::qerr;
 use rqemu_machine::qom;
 use rqemu_machine::spec::{Dict, Value};
-use rqemu_machine::ui::InputEvent;
 
 pub(super) fn chardev_remove(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
     let result = chardev::chardev_remove(h.cx, chardev::ChardevId { id: args.str("id").into() });
@@ -29,7 +29,7 @@ pub(super) fn closefd(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
 }
 
 /// Splits `driver,key=value,...` where a doubled comma stands for one.
-fn split_opts(text: &str) -> Vec<(Option<String>, String)> {
+pub(super) fn split_opts(text: &str) -> Vec<(Option<String>, String)> {
     let mut items = vec![String::new()];
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
@@ -86,25 +86,10 @@ pub(super) fn complete_device(cx: &mut MonitorCx<'_, '_>, words: &[&str]) -> (us
     (typed.len(), ids.filter(|id| id.starts_with(typed)).map(String::from).collect())
 }
 
-/// Number of a key by name or as `0x..`.
-fn key(text: &str) -> Option<u16> {
-    // The short form of the name of the most used key.
-    let name = if text == "<" { "less" } else { text };
-    keys::number(name).or_else(|| u16::from_str_radix(text.strip_prefix("0x")?, 16).ok())
-}
-
 pub(super) fn sendkey(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
-    let mut codes = Vec::new();
-    for name in args.str("keys").split('-') {
-        match key(name) {
-            Some(code) => codes.push(code),
-            None => {
-                h.line(format!("invalid parameter: {name}"));
-                return;
-            }
-        }
+    if let Err(e) = h.cx.m.sendkey(args.str("keys"), args.opt_int("hold-time")) {
+        h.line(e.desc);
     }
-    input::press(h.cx, &codes, args.opt_int("hold-time").unwrap_or(100));
 }
 
 pub(super) fn complete_key(_: &mut MonitorCx<'_, '_>, words: &[&str]) -> (usize, Vec<String>) {
@@ -115,33 +100,23 @@ pub(super) fn complete_key(_: &mut MonitorCx<'_, '_>, words: &[&str]) -> (usize,
 }
 
 pub(super) fn mouse_move(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
-    let Some(dev) = input::sink(h.cx.m, |k| k.rel) else { return };
     let value = |name| args.str(name).trim().parse::<i32>().unwrap_or(0);
-    input::deliver(h.cx.m, dev, InputEvent::Rel { axis: 0, value: value("dx") }, false);
-    input::deliver(h.cx.m, dev, InputEvent::Rel { axis: 1, value: value("dy") }, true);
-    let dz = value("dz");
-    if dz != 0 {
-        let button = if dz > 0 { 3 } else { 4 };
-        for down in [true, false] {
-            input::deliver(h.cx.m, dev, InputEvent::Button { button, down }, true);
-        }
-    }
+    h.cx.m.mouse_move(value("dx"), value("dy"), value("dz"));
 }
 
 pub(super) fn mouse_button(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
-    let state = args.int("state");
-    let changed = state ^ h.cx.mon.buttons;
-    h.cx.mon.buttons = state;
-    let Some(dev) = input::sink(h.cx.m, |k| k.rel || k.abs) else { return };
-    for (button, bit) in [(0, 1), (1, 2), (2, 4)] {
-        if changed & bit != 0 {
-            input::deliver(h.cx.m, dev, InputEvent::Button { button, down: state & bit != 0 }, true);
-        }
+    // The three low bits are the buttons.
+    h.cx.m.mouse_button((args.int("state") & 7) as u8);
+}
+
+pub(super) fn mouse_set(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
+    if let Err(e) = h.cx.m.mouse_set(args.int("index")) {
+        h.line(e.desc);
     }
 }
 
 pub(super) fn screendump(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
-    let format = match args.opt_str("format").filter(|_| args.flag("-f")) {
+    let format = match args.opt_str("-f") {
         None => None,
         Some(name) => match input::ImageFormat::by_name(name) {
             Some(f) => Some(f),

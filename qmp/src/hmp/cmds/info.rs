@@ -1,6 +1,6 @@
 //! Short `info` commands.
 
-use crate::commands::{chardev as chardevs, cpu, input, machine, memory, pci as pcis};
+use crate::commands::{chardev as chardevs, cpu, machine, memory, pci as pcis};
 use crate::hmp::{Args, HmpCx};
 use crate::types::Empty;
 use crate::version;
@@ -86,6 +86,7 @@ pub(super) fn hotpluggable_cpus(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
             ("node-id", p.node_id),
             ("socket-id", p.socket_id),
             ("die-id", p.die_id),
+            ("cluster-id", p.cluster_id),
             ("core-id", p.core_id),
             ("thread-id", p.thread_id),
         ];
@@ -128,16 +129,6 @@ pub(super) fn registers(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
     }
 }
 
-pub(super) fn ramblock(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
-    h.line(format!("{:>24} {:>8}  {:>18} {:>18} {:>18}", "Block Name", "PSize", "Offset", "Used", "Total"));
-    let mut offset = 0;
-    for ram in h.cx.m.rams.clone() {
-        let len = ram.len();
-        h.line(format!("{:>24} {:>8}  0x{offset:016x} 0x{len:016x} 0x{len:016x}", ram.name(), "4 KiB"));
-        offset += len;
-    }
-}
-
 pub(super) fn pci(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
     for bus in pcis::query_pci(h.cx, Empty).unwrap_or_default() {
         for d in bus.devices {
@@ -174,14 +165,8 @@ fn region(h: &mut HmpCx<'_, '_, '_>, r: &pcis::PciMemoryRegion) {
 }
 
 pub(super) fn mice(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
-    let list = input::query_mice(h.cx, Empty).unwrap_or_default();
-    if list.is_empty() {
-        h.line("No mouse devices connected");
-    }
-    for mouse in list {
-        let mark = if mouse.current { '*' } else { ' ' };
-        let absolute = if mouse.absolute { " (absolute)" } else { "" };
-        h.line(format!("{mark} Mouse #{}: {}{absolute}", mouse.index, mouse.name));
+    for line in h.cx.m.info_mice().lines() {
+        h.line(line);
     }
 }
 
@@ -196,9 +181,9 @@ pub(super) fn memdev(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
         if let Some(reserve) = m.reserve {
             h.line(format!("  reserve: {reserve}"));
         }
-        h.line(format!("  policy: {}", m.policy));
+        h.line(format!("  policy: {}", m.policy.as_str()));
         let nodes: Vec<String> = m.host_nodes.iter().map(u16::to_string).collect();
         h.line(format!("  host nodes: {}", nodes.join(" ")));
-        h.line("");
     }
+    h.line("");
 }

@@ -2,7 +2,9 @@
 
 use crate::commands::{cpu, memory, paging};
 use crate::hmp::{Args, Format, HmpCx};
-use rqemu_machine::memory::FlatKind;
+use rqemu_machine::error::strerror;
+use rqemu_machine::memory::{FlatKind, RamBlock, Space};
+use rqemu_machine::{qerr, QResult};
 use std::fmt::Write;
 
 /// An item in the notation of a format letter; padded as a column of a dump if `column`.
@@ -24,21 +26,21 @@ fn item(value: u64, size: u8, letter: char, column: bool) -> String {
         ('o', false) => format!("0{value:o}"),
         ('u', true) => format!("{value:dec$}"),
         ('u', false) => value.to_string(),
-        ('c', _) => character(value as u8),
+        ('c', _) => character(value as u32),
         (_, true) => format!("{signed:dec$}"),
         (_, false) => signed.to_string(),
     }
 }
 
-/// A byte as a C character constant.
-fn character(b: u8) -> String {
-    match b {
-        b'\'' => "'\\''".into(),
-        b'\\' => "'\\\\'".into(),
-        b'\n' => "'\\n'".into(),
-        b'\r' => "'\\r'".into(),
-        32..=126 => format!("'{}'", b as char),
-        _ => format!("'\\x{b:02x}'"),
+/// A number as a C character constant.
+fn character(value: u32) -> String {
+    match u8::try_from(value) {
+        Ok(b'\'') => "'\\''".into(),
+        Ok(b'\\') => "'\\\\'".into(),
+        Ok(b'\n') => "'\\n'".into(),
+        Ok(b'\r') => "'\\r'".into(),
+        Ok(b @ 32..=126) => format!("'{}'", b as char),
+        _ => format!("'\\x{value:02x}'"),
     }
 }
 
@@ -66,7 +68,7 @@ fn dump(h: &mut HmpCx<'_, '_, '_>, args: &Args, physical: bool) {
         let line = &mut buf[..n as usize];
         let _ = write!(h, "{addr:016x}:");
         let readable = match &regs {
-            None => read_any(h, addr, line, size),
+            None => read_any(h, addr, line),
             Some(regs) => paging::read_virtual(h.cx, regs, addr, line).is_ok(),
         };
         if !readable {
@@ -85,20 +87,12 @@ fn dump(h: &mut HmpCx<'_, '_, '_>, args: &Args, physical: bool) {
 }
 
 /// Reads physical memory, RAM or a device's; false if nothing answers.
-fn read_any(h: &mut HmpCx<'_, '_, '_>, addr: u64, buf: &mut [u8], size: u8) -> bool {
-    let range = h.cx.m.flat().mem.find(addr).map(|r| (r.kind.clone(), addr - r.start + r.offset));
-    match range {
-        Some((FlatKind::Io { owner, spec }, offset)) => {
-            for (i, item) in buf.chunks_mut(usize::from(size)).enumerate() {
-                let at = offset + (i * usize::from(size)) as u64;
-                let value = h.cx.m.io_read(owner, spec, at, item.len() as u8).to_le_bytes();
-                item.copy_from_slice(&value[..item.len()]);
-            }
-            true
-        }
-        Some(_) => h.cx.m.flat().mem.read(addr, buf).is_ok(),
-        None => false,
+fn read_any(h: &mut HmpCx<'_, '_, '_>, addr: u64, buf: &mut [u8]) -> bool {
+    let found = h.cx.m.flat().mem.find(addr).is_some();
+    if found {
+        h.cx.m.bus_read(Space::Memory, addr, buf);
     }
+    found
 }
 
 pub(super) fn x(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
@@ -163,6 +157,7 @@ pub(super) fn gva2gpa(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
         return;
     };
     match paging::translate(h.cx, &regs, args.int("addr") as u64) {
+        Ok(0) => h.line("gpa: 0"),
         Ok(addr) => h.line(format!("gpa: {addr:#x}")),
         Err(_) => h.line("Unmapped"),
     }
@@ -187,4 +182,70 @@ pub(super) fn pmemsave(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
     };
     let result = memory::pmemsave(h.cx, a);
     h.report(result);
+}
+
+/// The RAM block that answers at a physical address, and the offset in it; prints what else is there.
+fn ram_at(h: &mut HmpCx<'_, '_, '_>, addr: u64) -> Option<(std::sync::Arc<RamBlock>, u64)> {
+    let range = h.cx.m.flat().mem.find(addr).map(|r| (r.kind.clone(), addr - r.start + r.offset));
+    match range {
+        Some((FlatKind::Ram { block, .. }, offset)) => Some((block, offset)),
+        Some(_) => {
+            h.line(format!("Memory at address {addr:#x} is not RAM"));
+            None
+        }
+        None => {
+            h.line(format!("No memory is mapped at address {addr:#x}"));
+            None
+        }
+    }
+}
+
+pub(super) fn gpa2hva(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
+    let addr = args.int("addr") as u64;
+    let Some((block, offset)) = ram_at(h, addr) else { return };
+    let host = block.host() as u64 + offset;
+    h.line(format!("Host virtual address for {addr:#x} ({}) is {host:#x}", block.name()));
+}
+
+pub(super) fn gpa2hpa(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
+    let addr = args.int("addr") as u64;
+    let Some((block, offset)) = ram_at(h, addr) else { return };
+    let host = block.host() as u64 + offset;
+    let result = host_physical(host);
+    if let Some(physical) = h.report(result) {
+        h.line(format!("Host physical address for {addr:#x} ({}) is {physical:#x}", block.name()));
+    }
+}
+
+/// Physical address of memory of this process (`/proc/self/pagemap`, see the kernel's admin-guide/mm/pagemap.rst).
+fn host_physical(addr: u64) -> QResult<u64> {
+    use std::os::unix::fs::FileExt;
+    const PRESENT: u64 = 1 << 63;
+    const FRAME: u64 = (1 << 55) - 1;
+    let map = std::fs::File::open("/proc/self/pagemap")
+        .map_err(|e| qerr!("Cannot open /proc/self/pagemap: {}", strerror(&e)))?;
+    let mut entry = [0; 8];
+    map.read_exact_at(&mut entry, addr / 4096 * 8)
+        .map_err(|e| qerr!("Cannot read pagemap: {}", strerror(&e)))?;
+    let entry = u64::from_le_bytes(entry);
+    if entry & PRESENT == 0 {
+        return Err(qerr!("Page not present"));
+    }
+    Ok((entry & FRAME) * 4096 + addr % 4096)
+}
+
+/// The 16-bit checksum of BSD's `sum` over physical memory.
+pub(super) fn sum(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
+    let (mut addr, mut left) = (args.int("start") as u64, args.int("size") as u32);
+    let (mut sum, mut buf) = (0u16, [0; 4096]);
+    while left > 0 {
+        let part = &mut buf[..left.min(4096) as usize];
+        memory::read_physical(h.cx, addr, part);
+        for b in part.iter() {
+            sum = sum.rotate_right(1).wrapping_add(u16::from(*b));
+        }
+        addr = addr.wrapping_add(part.len() as u64);
+        left -= part.len() as u32;
+    }
+    h.line(format!("{sum:05}"));
 }

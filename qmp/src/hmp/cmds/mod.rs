@@ -1,10 +1,15 @@
 //! The HMP commands.
 
+mod backend;
 mod block;
 mod dev;
 mod drives;
+mod host;
 mod info;
 mod mem;
+mod mtree;
+mod net;
+mod pages;
 mod run;
 mod tree;
 
@@ -29,6 +34,20 @@ use Arg::*;
 
 /// All commands, sorted as `help` lists them.
 pub static COMMANDS: &[HmpCommand] = &[
+    cmd(
+        "announce_self",
+        &[OptStr("interfaces"), OptStr("id")],
+        "[interfaces] [id]",
+        "tell the network where the guest's addresses are",
+        net::announce_self,
+    ),
+    cmd(
+        "balloon",
+        &[Mega("value")],
+        "target",
+        "ask the guest to keep so much memory (in MiB)",
+        backend::balloon,
+    ),
     cmd(
         "block_job_cancel",
         &[Flag("-f"), Block("device")],
@@ -66,12 +85,21 @@ pub static COMMANDS: &[HmpCommand] = &[
         "copy what a drive reads from its backing images into the drive",
         drives::block_stream,
     ),
+    cmd("boot_set", &[Str("bootdevice")], "bootdevice", "set what firmware boots from", run::boot_set),
     cmd(
         "change",
         &[Block("device"), Flag("-f"), File("target"), OptStr("format"), OptStr("read-only-mode")],
         "device [-f] filename [format [read-only-mode]]",
         "put another medium into a drive (-f: even if the guest has locked the tray)",
         block::change,
+    ),
+    cmd("chardev-add", &[Str("args")], "args", "add a character device", backend::chardev_add),
+    cmd(
+        "chardev-change",
+        &[Str("id"), Str("args")],
+        "id args",
+        "put another back end behind a character device",
+        backend::chardev_change,
     ),
     cmd("chardev-remove", &[Str("id")], "id", "remove a character device", dev::chardev_remove),
     cmd(
@@ -123,18 +151,51 @@ pub static COMMANDS: &[HmpCommand] = &[
         drives::drive_mirror,
     ),
     cmd(
+        "dump-guest-memory",
+        &[
+            Flag("-p"),
+            Flag("-d"),
+            Flag("-z"),
+            Flag("-l"),
+            Flag("-s"),
+            Flag("-w"),
+            File("filename"),
+            OptLong("begin"),
+            OptLong("length"),
+        ],
+        "[-p] [-d] [-z|-l|-s|-w] filename [begin length]",
+        "write guest memory to an ELF core file (-p: by the guest's page tables)",
+        host::dump_guest_memory,
+    ),
+    cmd("dumpdtb", &[File("filename")], "filename", "write the device tree to a file", host::dumpdtb),
+    cmd(
         "eject",
         &[Flag("-f"), Block("device")],
         "[-f] device",
         "take out a medium (-f: even if the guest has locked it)",
         block::eject,
     ),
+    cmd("exit_preconfig", &[], "", "leave the state before the machine is built", host::exit_preconfig),
     cmd(
         "getfd",
         &[Str("fdname")],
         "name",
         "take a file descriptor that came with this command and name it",
         dev::getfd,
+    ),
+    cmd(
+        "gpa2hpa",
+        &[Long("addr")],
+        "addr",
+        "show the host-physical address of guest-physical memory",
+        mem::gpa2hpa,
+    ),
+    cmd(
+        "gpa2hva",
+        &[Long("addr")],
+        "addr",
+        "show the host-virtual address of guest-physical memory",
+        mem::gpa2hva,
     ),
     cmd(
         "gva2gpa",
@@ -152,6 +213,7 @@ pub static COMMANDS: &[HmpCommand] = &[
         sub: Some(INFO),
         ..cmd("info", &[Rest("item")], "[subcommand]", "show facts about the machine", run::never)
     },
+    cmd("loadvm", &[Str("name")], "tag", "go back to a snapshot of the machine", host::loadvm),
     cmd(
         "memsave",
         &[Long("val"), Int("size"), Str("filename")],
@@ -160,10 +222,17 @@ pub static COMMANDS: &[HmpCommand] = &[
         mem::memsave,
     ),
     cmd(
+        "migrate_set_capability",
+        &[Str("capability"), Bool("state")],
+        "capability state",
+        "switch a capability of migration",
+        host::migrate_set_capability,
+    ),
+    cmd(
         "mouse_button",
         &[Int("state")],
         "state",
-        "set the pointer's buttons (1=left, 2=middle, 4=right)",
+        "set the pointer's buttons (1=left, 2=right, 4=middle)",
         dev::mouse_button,
     ),
     cmd(
@@ -173,7 +242,28 @@ pub static COMMANDS: &[HmpCommand] = &[
         "move the pointer",
         dev::mouse_move,
     ),
+    cmd("mouse_set", &[Int("index")], "index", "choose the pointer that gets the events", dev::mouse_set),
+    cmd(
+        "netdev_add",
+        &[Rest("netdev")],
+        "type,id=str[,prop=value][,...]",
+        "add a network back end",
+        net::netdev_add,
+    ),
+    cmd("netdev_del", &[Str("id")], "id", "remove a network back end", net::netdev_del),
+    cmd("nmi", &[], "", "send a non-maskable interrupt to all CPUs", host::inject_nmi),
     cmd("o", &[Format, Int("addr"), Int("val")], "/fmt addr value", "write an I/O port", mem::port_out),
+    cmd(
+        "object_add",
+        &[Rest("object")],
+        "[qom-type=]type,id=str[,prop=value][,...]",
+        "create an object",
+        backend::object_add,
+    ),
+    complete(
+        cmd("object_del", &[Str("id")], "id", "delete an object", backend::object_del),
+        backend::complete_object,
+    ),
     cmd(
         "pmemsave",
         &[Long("val"), Int("size"), Str("filename")],
@@ -204,9 +294,27 @@ pub static COMMANDS: &[HmpCommand] = &[
         tree::qom_set,
     ),
     cmd("quit|q", &[], "", "end the program", run::quit),
+    cmd("replay_break", &[Long("icount")], "icount", "stop replay at an instruction", host::replay_break),
+    cmd("replay_delete_break", &[], "", "delete the breakpoint of replay", host::replay_delete_break),
+    cmd("replay_seek", &[Long("icount")], "icount", "replay up to an instruction", host::replay_seek),
+    cmd(
+        "ringbuf_read",
+        &[Str("device"), Int("size")],
+        "device size",
+        "take bytes out of a ring buffer",
+        backend::ringbuf_read,
+    ),
+    cmd(
+        "ringbuf_write",
+        &[Str("device"), Str("data")],
+        "device data",
+        "put text into a ring buffer",
+        backend::ringbuf_write,
+    ),
+    cmd("savevm", &[OptStr("name")], "tag", "save a snapshot of the machine", host::savevm),
     cmd(
         "screendump",
-        &[File("filename"), Flag("-f"), OptStr("format"), OptStr("device"), OptInt("head")],
+        &[File("filename"), FlagStr("-f"), OptStr("device"), OptInt("head")],
         "filename [-f format] [device [head]]",
         "write the screen to a file (ppm or png)",
         dev::screendump,
@@ -216,10 +324,17 @@ pub static COMMANDS: &[HmpCommand] = &[
             "sendkey",
             &[Str("keys"), OptInt("hold-time")],
             "keys [hold_ms]",
-            "press keys (for example ctrl-alt-f1) and release them after 100 ms or the given time",
+            "press keys (for example ctrl-alt-f1) and release them, with 10 ms or the given time between the steps",
             dev::sendkey,
         ),
         dev::complete_key,
+    ),
+    cmd(
+        "set_link",
+        &[Str("name"), Bool("up")],
+        "name on|off",
+        "take the link of a card or back end up or down",
+        net::set_link,
     ),
     cmd(
         "snapshot_blkdev",
@@ -243,6 +358,7 @@ pub static COMMANDS: &[HmpCommand] = &[
         drives::snapshot_delete_blkdev_internal,
     ),
     cmd("stop|s", &[], "", "stop the guest", run::stop),
+    cmd("sum", &[Long("start"), Int("size")], "addr size", "compute the checksum of memory", mem::sum),
     cmd("system_powerdown", &[], "", "press the power button", run::system_powerdown),
     cmd("system_reset", &[], "", "reset the machine", run::system_reset),
     cmd("system_wakeup", &[], "", "wake the guest up from suspend", run::system_wakeup),
@@ -262,6 +378,7 @@ pub static COMMANDS: &[HmpCommand] = &[
 
 /// Commands behind `info`.
 pub static INFO: &[HmpCommand] = &[
+    cmd("balloon", &[], "", "show how much memory the guest keeps", backend::info_balloon),
     cmd(
         "block",
         &[Flag("-n"), Flag("-v"), OptBlock("device")],
@@ -273,24 +390,36 @@ pub static INFO: &[HmpCommand] = &[
     cmd("blockstats", &[], "", "show counters of drives", block::info_blockstats),
     cmd("chardev", &[], "", "show character devices", info::chardev),
     cmd("cpus", &[], "", "show CPUs", info::cpus),
+    cmd("dump", &[], "", "show how the last dump ended", host::dump),
     cmd("history", &[], "", "show the lines that were typed", info::history),
     cmd("hotpluggable-cpus", &[], "", "show CPUs that are or can be plugged", info::hotpluggable_cpus),
+    cmd("iothreads", &[], "", "show I/O threads", backend::info_iothreads),
+    cmd("irq", &[], "", "show how often interrupts came", host::irq),
+    cmd("jit", &[], "", "show the state of the translator", host::jit),
     cmd("kvm", &[], "", "show whether KVM is used", info::kvm),
+    cmd("mem", &[], "", "show ranges of virtual memory", pages::mem),
     cmd("memdev", &[], "", "show memory backends", info::memdev),
+    cmd("memory-devices", &[], "", "show memory modules", host::nothing),
     cmd("memory_size_summary", &[], "", "show how much RAM there is", info::memory_size_summary),
     cmd("mice", &[], "", "show pointers and which one gets the events", info::mice),
+    cmd("migrate_capabilities", &[], "", "show capabilities of migration", host::migrate_capabilities),
     cmd(
         "mtree",
         &[Flag("-f"), Flag("-d"), Flag("-o"), Flag("-D")],
         "[-f][-d][-o][-D]",
         "show the memory map (-f: as the CPU sees it)",
-        tree::mtree,
+        mtree::mtree,
     ),
     cmd("name", &[], "", "show the guest's name", info::name),
+    cmd("network", &[], "", "show back ends and cards of the network", net::info_network),
+    cmd("numa", &[], "", "show NUMA nodes", host::numa),
+    cmd("opcount", &[], "", "show how often instructions were translated", host::opcount),
     cmd("pci", &[], "", "show PCI devices", info::pci),
+    cmd("profile", &[], "", "show what the profiler found", host::profile),
     cmd("qom-tree", &[OptStr("path")], "[path]", "show the objects", tree::qom_tree),
     cmd("qtree", &[], "", "show the devices", tree::qtree),
-    cmd("ramblock", &[], "", "show blocks of RAM", info::ramblock),
+    cmd("ramblock", &[], "", "show blocks of RAM", host::ramblock),
+    cmd("rdma", &[], "", "show RDMA devices", host::rdma),
     cmd(
         "registers",
         &[Flag("-a"), OptInt("vcpu")],
@@ -298,7 +427,21 @@ pub static INFO: &[HmpCommand] = &[
         "show CPU registers (-a: of all CPUs)",
         info::registers,
     ),
+    cmd("replay", &[], "", "show the state of replay", host::replay),
+    cmd("sev", &[], "", "show the state of memory encryption", host::sev),
+    cmd("sgx", &[], "", "show memory for enclaves", host::sgx),
+    cmd(
+        "stats",
+        &[Str("target"), OptStr("names"), OptStr("provider")],
+        "target [names] [provider]",
+        "show statistics of the machine (vm) or of its CPU (vcpu); names are separated by commas",
+        host::stats,
+    ),
     cmd("status", &[], "", "show whether the guest runs", info::status),
+    cmd("tlb", &[], "", "show how pages are mapped", pages::tlb),
+    cmd("tpm", &[], "", "show TPM devices", host::nothing),
+    cmd("usb", &[], "", "show USB devices", host::usb),
     cmd("uuid", &[], "", "show the guest's UUID", info::uuid),
     cmd("version", &[], "", "show the version", info::version),
+    cmd("vm-generation-id", &[], "", "show the generation id of the guest", host::vm_generation_id),
 ];

@@ -1,10 +1,12 @@
-//! Trees: devices, objects, memory.
+//! Trees of objects and devices.
 
-use crate::commands::qom::{self, Object};
+use crate::commands::{pci, qom};
 use crate::hmp::{Args, HmpCx};
+use crate::qom_tree::{self, Object};
 use crate::wire::{to_string, Style};
 use rqemu_machine::device::{BusId, DevId, DeviceTree};
-use rqemu_machine::memory::{FlatKind, FlatView, RegionId, RegionKind};
+use rqemu_machine::pci::{BarKind, PciState};
+use rqemu_machine::Machine;
 
 pub(super) fn qom_list(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
     let Some(path) = args.opt_str("path") else {
@@ -37,17 +39,17 @@ pub(super) fn qom_set(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
 
 pub(super) fn qom_tree(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
     let path = args.opt_str("path").unwrap_or("/machine");
-    let result = qom::resolve(h.cx, path);
+    let result = qom_tree::resolve(h.cx, path);
     let Some(object) = h.report(result) else { return };
-    let path = object.path(h.cx);
+    let path = object.path(h.cx.m);
     branch(h, &path, object, 0);
 }
 
 fn branch(h: &mut HmpCx<'_, '_, '_>, name: &str, object: Object, level: usize) {
-    let ty = object.type_name(h.cx);
+    let ty = object.type_name(h.cx.m);
     let slash = if name.starts_with('/') { "" } else { "/" };
     h.line(format!("{:1$}{slash}{name} ({ty})", "", level * 2));
-    let mut children = object.children(h.cx);
+    let mut children = object.children(h.cx.m);
     children.sort_by(|a, b| a.0.cmp(&b.0));
     for (name, child) in children {
         branch(h, &name, child, level + 1);
@@ -71,124 +73,61 @@ fn bus(h: &mut HmpCx<'_, '_, '_>, id: BusId, indent: usize) {
 
 fn device(h: &mut HmpCx<'_, '_, '_>, id: DevId, indent: usize) {
     let Some(node) = h.cx.m.tree.get(id) else { return };
+    let (class, id_text) = (node.class.name, node.user_id().unwrap_or_default());
+    let head = format!("{:indent$}dev: {class}, id \"{id_text}\"", "");
     let inner = indent + 2;
-    let mut lines = vec![format!(
-        "{:indent$}dev: {}, id \"{}\"",
-        "",
-        node.class.name,
-        node.user_id().unwrap_or_default()
-    )];
-    for (name, input, count) in &node.gpios {
-        let way = if *input { "in" } else { "out" };
-        lines.push(format!("{:inner$}gpio-{way} \"{name}\" {count}", ""));
-    }
-    for p in node.class.props.iter() {
-        if let Some(text) = qom::prop_text(h.cx, id, p.name) {
-            lines.push(format!("{:inner$}{} = {text}", "", p.name));
-        }
-    }
-    let mut extra = Vec::new();
     let buses = node.buses.clone();
-    if let Some(dev) = &node.dev {
-        dev.qtree_lines(&mut extra);
+    h.line(head);
+    for line in facts(h.cx.m, id) {
+        h.line(format!("{:inner$}{line}", ""));
     }
-    lines.extend(extra.into_iter().map(|l| format!("{:inner$}{l}", "")));
-    for line in lines {
-        h.line(line);
-    }
-    for b in buses {
+    for b in buses.into_iter().rev() {
         bus(h, b, inner);
     }
 }
 
-pub(super) fn mtree(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
-    if args.flag("-f") {
-        flat_views(h);
-        return;
+/// Lines about one device, without those of its buses.
+fn facts(m: &mut Machine, id: DevId) -> Vec<String> {
+    let Some(node) = m.tree.get(id) else { return Vec::new() };
+    let mut lines = Vec::new();
+    for (name, input, count) in &node.gpios {
+        let way = if *input { "in" } else { "out" };
+        lines.push(format!("gpio-{way} \"{name}\" {count}"));
     }
-    let (memory, io) = (h.cx.m.mem.system, h.cx.m.mem.io);
-    let mut aliases = Vec::new();
-    for (name, root) in [("memory", memory), ("I/O", io)] {
-        h.line(format!("address-space: {name}"));
-        region(h, root, 0, 1, &mut aliases);
-        h.line("");
-    }
-    let mut done: Vec<RegionId> = Vec::new();
-    while let Some(root) = aliases.pop() {
-        if done.contains(&root) || root == memory || root == io {
-            continue;
+    for p in node.class.props.iter().filter(|p| p.qdev) {
+        if let Some(v) = node.props.get_prop(p.name) {
+            lines.push(format!("{} = {}", p.name, v.text));
         }
-        done.push(root);
-        let name = h.cx.m.mem.get(root).map_or(String::new(), |r| r.name.to_string());
-        h.line(format!("memory-region: {name}"));
-        region(h, root, 0, 1, &mut aliases);
-        h.line("");
     }
+    for region in node.mmio.iter().filter_map(|r| m.mem.get(*r)) {
+        let at = if region.parent.is_some() { region.addr } else { u64::MAX };
+        lines.push(format!("mmio {at:016x}/{:016x}", region.size));
+    }
+    if let Some(dev) = &node.dev {
+        dev.qtree_lines(&mut lines);
+    }
+    lines
+        .extend(m.with_dev(id, |d, cx| Some(function(cx.m, d.pci()?.state()))).flatten().unwrap_or_default());
+    lines
 }
 
-/// Kind of a region in the words of the memory tree.
-fn kind(k: &RegionKind) -> &'static str {
-    match k {
-        RegionKind::Ram { readonly: false, .. } => "ram",
-        RegionKind::Ram { .. } => "rom",
-        _ => "i/o",
+/// Lines about a PCI function: class and ids, and where its registers point.
+fn function(m: &mut Machine, state: &PciState) -> Vec<String> {
+    let class = state.word(0x0A);
+    let name = pci::class_name(class).map_or(format!("Class {class:04x}"), str::to_string);
+    let bus = m.pci_bus_number(state.bus);
+    let (slot, func) = (state.devfn >> 3, state.devfn & 7);
+    let (vendor, device) = (state.word(0), state.word(2));
+    let (sub_vendor, sub_device) = (state.word(0x2C), state.word(0x2E));
+    let mut lines = vec![format!(
+        "class {name}, addr {bus:02x}:{slot:02x}.{func:x}, pci id {vendor:04x}:{device:04x} \
+         (sub {sub_vendor:04x}:{sub_device:04x})"
+    )];
+    for (i, bar) in state.bars().iter().enumerate() {
+        let Some(bar) = bar else { continue };
+        let kind = if bar.kind == BarKind::Io { "i/o" } else { "mem" };
+        let at = bar.mapped.unwrap_or(u64::MAX);
+        lines.push(format!("bar {i}: {kind} at 0x{at:x} [0x{:x}]", at.wrapping_add(bar.size - 1)));
     }
-}
-
-fn region(h: &mut HmpCx<'_, '_, '_>, id: RegionId, base: u64, level: usize, aliases: &mut Vec<RegionId>) {
-    let Some(r) = h.cx.m.mem.get(id) else { return };
-    let first = base.wrapping_add(r.addr);
-    let last = first.wrapping_add((r.size.saturating_sub(1)) as u64);
-    let off = if r.enabled { "" } else { " [disabled]" };
-    let indent = level * 2;
-    let line = match &r.kind {
-        RegionKind::Alias { target, offset, .. } => {
-            aliases.push(*target);
-            let to = h.cx.m.mem.get(*target).map_or("", |t| &t.name);
-            let to_last = offset.wrapping_add((r.size.saturating_sub(1)) as u64);
-            format!(
-                "{:indent$}{first:016x}-{last:016x} (prio {}, i/o): alias {} @{to} {offset:016x}-{to_last:016x}{off}",
-                "", r.priority, r.name
-            )
-        }
-        other => format!(
-            "{:indent$}{first:016x}-{last:016x} (prio {}, {}): {}{off}",
-            "",
-            r.priority,
-            kind(other),
-            r.name
-        ),
-    };
-    let mut children = r.children.clone();
-    h.line(line);
-    children.sort_by_key(|c| h.cx.m.mem.get(*c).map_or((0, 0), |c| (c.addr, -i64::from(c.priority))));
-    for child in children {
-        region(h, child, first, level + 1, aliases);
-    }
-}
-
-fn flat_views(h: &mut HmpCx<'_, '_, '_>) {
-    let maps = h.cx.m.maps.load_full();
-    for (i, (name, root, view)) in
-        [("memory", "system", &maps.mem), ("I/O", "io", &maps.io)].into_iter().enumerate()
-    {
-        h.line(format!("FlatView #{i}"));
-        h.line(format!(" AS \"{name}\", root: {root}"));
-        h.line(format!(" Root memory region: {root}"));
-        flat_view(h, view);
-        h.line("");
-    }
-}
-
-fn flat_view(h: &mut HmpCx<'_, '_, '_>, view: &FlatView) {
-    for r in view.ranges() {
-        let what = match &r.kind {
-            FlatKind::Io { .. } => "i/o",
-            FlatKind::Ram { readonly: true, .. } => "rom",
-            FlatKind::Ram { .. } => "ram",
-        };
-        let name = h.cx.m.mem.get(r.region).map_or(String::new(), |r| r.name.to_string());
-        let offset = if r.offset == 0 { String::new() } else { format!(" @{:016x}", r.offset) };
-        h.line(format!("  {:016x}-{:016x} (prio 0, {what}): {name}{offset}", r.start, r.last));
-    }
+    lines
 }

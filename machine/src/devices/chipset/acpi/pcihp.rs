@@ -52,6 +52,20 @@ impl PciHotplug {
         self.buses.len() as u32 - 1
     }
 
+    /// Adds the buses behind bridges, in the order in which the tables number them: a bridge's own bus before its
+    /// neighbours, the newest bridge first.
+    pub fn add_bridges(&mut self, m: &Machine) {
+        let mut at = 0;
+        // Buses whose bridges are still to be looked at; what is found goes right behind its parent.
+        while let Some(bus) = self.buses.get(at).copied() {
+            at += 1;
+            let children = m.tree.bus(bus).map(|b| b.children.clone()).unwrap_or_default();
+            let behind = children.iter().rev().filter_map(|d| m.pci.iter().find(|b| b.bridge == Some(*d)));
+            let behind: Vec<BusId> = behind.map(|b| b.bus).filter(|b| !self.buses.contains(b)).collect();
+            self.buses.splice(at..at, behind);
+        }
+    }
+
     /// Number of a bus.
     pub fn number_of(&self, bus: BusId) -> Option<u32> {
         self.buses.iter().position(|b| *b == bus).map(|i| i as u32)

@@ -65,6 +65,14 @@ impl From<&[u8]> for FwCfgData {
 }
 
 impl FwCfgData {
+    /// Bytes that the directory shows before anybody asked for the contents.
+    pub fn size(&self) -> u32 {
+        match self {
+            Self::Bytes(b) => b.len() as u32,
+            Self::Built { size, .. } => *size,
+        }
+    }
+
     /// Built on selection; the directory shows `size` until then.
     pub fn built(size: u32, build: impl Fn(&mut Machine) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self::Built { size, build: Arc::new(build) }
@@ -87,8 +95,8 @@ impl Entry {
 
     fn size(&self) -> u32 {
         match (&self.built, &self.source) {
-            (Some(b), _) | (None, FwCfgData::Bytes(b)) => b.len() as u32,
-            (None, FwCfgData::Built { size, .. }) => *size,
+            (Some(b), _) => b.len() as u32,
+            (None, source) => source.size(),
         }
     }
 

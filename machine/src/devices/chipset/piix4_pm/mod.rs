@@ -174,6 +174,7 @@ impl DeviceClass for Piix4PmProps {
             apm: [0; 2],
             smbus: SmbusHost::default(),
             pcihp,
+            bridges: self.acpi_pci_hotplug_with_bridge_support,
             cpuhp: CpuHotplug::default(),
             regions: Regions { pm, smb, cpus },
             i2c,
@@ -198,6 +199,8 @@ pub struct Piix4Pm {
     apm: [u8; 2],
     smbus: SmbusHost,
     pcihp: Option<PciHotplug>,
+    /// Hotplug also behind bridges.
+    bridges: bool,
     cpuhp: CpuHotplug,
     regions: Regions,
     i2c: BusId,
@@ -370,5 +373,10 @@ fn add_system_states(m: &mut Machine, dev: DevId, fw_cfg: DevId) -> QResult<()> 
 /// Tells the function that the machine is complete (before the first reset): it notes which legacy ports exist.
 pub fn machine_ready(m: &mut Machine, dev: DevId) {
     m.settle();
-    m.with::<Piix4Pm, _>(dev, |d, cx| d.note_ports(cx.m));
+    m.with::<Piix4Pm, _>(dev, |d, cx| {
+        d.note_ports(cx.m);
+        if let Some(hp) = d.pcihp.as_mut().filter(|_| d.bridges) {
+            hp.add_bridges(cx.m);
+        }
+    });
 }

@@ -48,6 +48,8 @@ pub struct Dispi {
     pub(super) start: u32,
     /// Bytes from line to line.
     pub(super) line_offset: u32,
+    /// The sequencer registers that apply while the interface is on; the guest sees the others.
+    sr: [u8; 8],
     /// Where the window's 64 KiB begin in video memory.
     pub(super) bank_offset: u32,
 }
@@ -56,7 +58,7 @@ impl Default for Dispi {
     fn default() -> Self {
         let mut regs = [0; 10];
         regs[0] = NEWEST_ID;
-        Self { index: 0, regs, start: 0, line_offset: 0, bank_offset: 0 }
+        Self { index: 0, regs, start: 0, line_offset: 0, sr: [0; 8], bank_offset: 0 }
     }
 }
 
@@ -74,6 +76,15 @@ impl Dispi {
     /// Whether a mode of this interface is on.
     pub(super) fn enabled(&self) -> bool {
         self.reg(index::ENABLE) & ENABLED != 0
+    }
+
+    /// The sequencer registers in force.
+    pub(super) fn sequencer<'a>(&'a self, vga: &'a Regs) -> &'a [u8] {
+        if self.enabled() {
+            &self.sr
+        } else {
+            &vga.sr
+        }
     }
 
     /// Width, height and bits a pixel of the mode.
@@ -132,8 +143,7 @@ impl Dispi {
                 self.fix_up(vram, vga);
             }
             index::BANK => {
-                let banks = ((vram >> 16).saturating_sub(1)) as u16;
-                let mask = if self.reg(index::BPP) == 4 { banks >> 2 } else { banks };
+                let mask = (vram >> 16).saturating_sub(1) as u16;
                 self.set(i, v & mask);
                 self.bank_offset = u32::from(v & mask) << 16;
                 todo.window = true;
@@ -204,7 +214,7 @@ impl Dispi {
     }
 
     /// Sets the VGA registers that the mode implies, for programs that look at them.
-    fn program_vga(&self, vga: &mut Regs) {
+    fn program_vga(&mut self, vga: &mut Regs) {
         if !self.enabled() {
             return;
         }
@@ -220,11 +230,11 @@ impl Dispi {
         vga.cr[cr::MAX_SCAN] = (vga.cr[cr::MAX_SCAN] & !0x9f) | 0x40;
         vga.cr[cr::LINE_COMPARE] = 0xff;
         let shift = if bpp == 4 {
-            vga.sr[sr::CLOCKING] &= !sr::HALF_CLOCK;
+            self.sr[sr::CLOCKING] &= !sr::HALF_CLOCK;
             0
         } else {
-            vga.sr[sr::MEMORY] |= sr::CHAIN4;
-            vga.sr[sr::MAP_MASK] |= 0x0f;
+            self.sr[sr::MEMORY] |= sr::CHAIN4;
+            self.sr[sr::MAP_MASK] |= 0x0f;
             2
         };
         vga.gr[gr::MODE] = (vga.gr[gr::MODE] & !0x60) | shift << 5;

@@ -29,32 +29,27 @@ enum Format {
     Rgb32,
 }
 
-impl Picture {
-    pub(super) fn black(width: u32, height: u32) -> Self {
-        Self { width, height, rgb: vec![0; width as usize * height as usize * 3] }
-    }
-}
-
 impl VgaCore {
-    /// Draws the screen at virtual time `now`.
-    pub(super) fn draw(&mut self, now: i64) -> Picture {
+    /// Draws the screen at virtual time `now`; `None` if there was never anything on it.
+    pub(super) fn draw(&mut self, now: i64) -> Option<Picture> {
+        let text = self.regs.gr[gr::MISC] & gr::GRAPHICS == 0;
+        let shows_text = text && self.regs.ar_index & AR_VIDEO_ENABLE != 0;
+        if shows_text && !self.showed_text {
+            self.cursor_toggle_ns = now;
+        }
+        self.showed_text = shows_text;
         if self.regs.ar_index & AR_VIDEO_ENABLE == 0 {
             return self.blank();
         }
-        let picture = if self.regs.gr[gr::MISC] & gr::GRAPHICS != 0 {
-            Some(self.draw_graphics())
-        } else {
-            self.draw_text(now)
-        };
+        let picture = if text { self.draw_text(now) } else { Some(self.draw_graphics()) };
         let Some(picture) = picture else { return self.blank() };
         self.last_size = Some((picture.width, picture.height));
-        picture
+        Some(picture)
     }
 
     /// What a switched-off screen shows.
-    fn blank(&self) -> Picture {
-        let (w, h) = self.last_size.unwrap_or((640, 480));
-        Picture::black(w, h)
+    fn blank(&self) -> Option<Picture> {
+        self.last_size.map(|(w, h)| Picture::black(w, h))
     }
 
     /// The 16 colours of text and planar modes, through the attribute controller's palette.
@@ -98,8 +93,8 @@ impl VgaCore {
             ((u32::from(self.regs.cr[cr::H_DISPLAY_END]) + 1) * 8, self.regs.lines())
         };
         let format = self.format();
-        let doubled = matches!(format, Format::Planar | Format::TwoBits)
-            && self.regs.sr[sr::CLOCKING] & sr::HALF_CLOCK != 0;
+        let doubled =
+            matches!(format, Format::Planar | Format::TwoBits) && self.sr(sr::CLOCKING) & sr::HALF_CLOCK != 0;
         let shown = if doubled { width * 2 } else { width };
         let mut painter = Painter {
             format,
@@ -127,19 +122,16 @@ impl VgaCore {
         let r = &self.regs;
         let scan = u32::from(r.cr[cr::MAX_SCAN]);
         let double = scan >> 7;
-        let repeat = match r.gr[gr::MODE] >> 5 & 3 {
-            1 => double,
-            _ => (((scan & 0x1f) + 1) << double) - 1,
-        };
+        let mode = u32::from(r.cr[cr::MODE]);
+        let repeat = if mode & 1 == 0 { double } else { (((scan & 0x1f) + 1) << double) - 1 };
         let (start, offset, split) = if self.dispi.enabled() {
             (self.dispi.start, self.dispi.line_offset, u32::from(u16::MAX))
         } else {
             (self.text_start(), u32::from(r.cr[cr::OFFSET]) << 3, r.line_compare())
         };
-        let mode = u32::from(r.cr[cr::MODE]);
         let mut out = Vec::with_capacity(height as usize);
         let (mut base, mut row, mut run) = (u64::from(start) * 4, 0u32, repeat);
-        for _ in 0..height {
+        for y in 0..height {
             let mut addr = base;
             // CGA and Hercules compatibility: row bits replace address bits 13 or 15 (in bytes of all planes).
             if mode & 1 == 0 {
@@ -160,7 +152,7 @@ impl VgaCore {
             } else {
                 run -= 1;
             }
-            if row == split {
+            if y == split {
                 base = 0;
             }
         }
@@ -261,8 +253,10 @@ impl Painter {
     fn pixel_word(&self, out: &mut Vec<u8>, p: &[u8]) {
         let v = if self.big_endian { [p[1], p[0]] } else { [p[0], p[1]] };
         let v = u16::from_le_bytes(v);
-        let five = |v: u16| ((v & 31) << 3 | (v & 31) >> 2) as u8;
-        let six = |v: u16| ((v & 63) << 2 | (v & 63) >> 4) as u8;
+        // Without fractions of the lowest step, as QEMU has it, except in the native 5:6:5 form.
+        let native = self.format == Format::Rgb16 && !self.big_endian;
+        let five = |v: u16| ((v & 31) << 3 | if native { (v & 31) >> 2 } else { 0 }) as u8;
+        let six = |v: u16| ((v & 63) << 2 | if native { (v & 63) >> 4 } else { 0 }) as u8;
         match self.format {
             Format::Rgb15 => out.extend([five(v >> 10), five(v >> 5), five(v)]),
             _ => out.extend([five(v >> 11), six(v >> 5), five(v)]),

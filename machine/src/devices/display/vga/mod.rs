@@ -14,6 +14,7 @@ pub mod edid;
 mod mode3;
 pub mod pci;
 mod regs;
+pub mod secondary;
 mod text;
 mod window;
 
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{Cx, RealizeCx};
-use crate::memory::{IoSpec, RamBlock, RegionId, RegionKind};
+use crate::memory::{IoSpec, Owner, RamBlock, RegionId, RegionKind};
 use crate::ui::Picture;
 use crate::{qerr, QResult};
 use dispi::{Dispi, Todo};
@@ -73,10 +74,14 @@ pub struct VgaCore {
     /// Blinking text cursor: whether it is shown, and the virtual time when that changes.
     cursor_shown: bool,
     cursor_toggle_ns: i64,
-    /// The picture shown last, which stays while the screen is switched off.
+    /// The last picture was of a text mode.
+    showed_text: bool,
+    /// Size of the picture shown last, which stays while the screen is switched off.
     last_size: Option<(u32, u32)>,
     edid: Option<Box<[u8]>>,
-    /// Alias of video memory over the linear part of the legacy window; `None` without legacy ranges.
+    /// Container of the legacy window and region of video memory; `None` without legacy ranges.
+    legacy: Option<(RegionId, RegionId)>,
+    /// Alias of video memory over the linear part of the legacy window, while there is one.
     linear: Option<RegionId>,
 }
 
@@ -102,8 +107,10 @@ impl VgaCore {
             big_endian: false,
             cursor_shown: false,
             cursor_toggle_ns: 0,
+            showed_text: false,
             last_size: None,
             edid: None,
+            legacy: None,
             linear: None,
         };
         Ok((core, region))
@@ -118,14 +125,8 @@ impl VgaCore {
         }
         cx.map_ports("vbe", 0x1ce, 4, tag::DISPI_PORTS, IoSpec::ANY);
         let window = cx.io_region("vga-lowmem", 0x2_0000, tag::WINDOW, MMIO_BYTES);
-        let dev = cx.id();
-        let mem = &mut cx.m().mem;
-        mem.map(memory, window, WINDOW_BASE, 1);
-        let alias = RegionKind::Alias { target: vram, offset: 0, readonly: false };
-        let linear = mem.add("vga.chain4", 0x2_0000, alias, Some(dev));
-        mem.set_enabled(linear, false);
-        mem.map(memory, linear, WINDOW_BASE, 2);
-        self.linear = Some(linear);
+        cx.m().mem.map(memory, window, WINDOW_BASE, 1);
+        self.legacy = Some((memory, vram));
     }
 
     /// Makes the region of memory-mapped registers (4 KiB): ports at 0x400, dispi at 0x500, if `ext` QEMU's registers
@@ -140,7 +141,9 @@ impl VgaCore {
         self.edid = edid;
         let dev = cx.id();
         let mem = &mut cx.m().mem;
-        let all = mem.add("vga.mmio", 0x1000, RegionKind::Container, Some(dev));
+        // Between the registers it reads as ones.
+        let rest = RegionKind::Io { owner: Owner::Nobody, spec: MMIO_BYTES };
+        let all = mem.add("vga.mmio", 0x1000, rest, Some(dev));
         mem.map(all, ports, 0x400, 0);
         mem.map(all, dispi, 0x500, 0);
         if let Some(e) = ext {
@@ -152,28 +155,39 @@ impl VgaCore {
         all
     }
 
-    /// Power-on state. Video memory keeps its contents.
+    /// Power-on state. Video memory keeps its contents, and the screen its size.
     pub fn reset(&mut self, cx: &mut Cx<'_>) {
         self.regs = Regs::default();
         self.dispi = Dispi::default();
         self.big_endian = false;
-        self.last_size = None;
         self.update_window(cx);
+    }
+
+    /// Sequencer register `i` as it applies.
+    fn sr(&self, i: usize) -> u8 {
+        self.dispi.sequencer(&self.regs).get(i).copied().unwrap_or(0)
     }
 
     /// Maps video memory over the part of the legacy window that is linear now.
     fn update_window(&mut self, cx: &mut Cx<'_>) {
-        let Some(alias) = self.linear else { return };
+        let Some((memory, vram)) = self.legacy else { return };
         let mem = &mut cx.m.mem;
-        match self.linear_window() {
-            Some((at, size, offset)) => {
-                mem.set_size(alias, u128::from(size));
-                mem.set_addr(alias, WINDOW_BASE + at);
-                mem.set_alias_offset(alias, offset);
-                mem.set_enabled(alias, true);
+        let Some((at, size, offset)) = self.linear_window() else {
+            if let Some(old) = self.linear.take() {
+                mem.remove(old);
             }
-            None => mem.set_enabled(alias, false),
-        }
+            return;
+        };
+        let alias = self.linear.unwrap_or_else(|| {
+            let alias = RegionKind::Alias { target: vram, offset, readonly: false };
+            let r = mem.add("vga.chain4", u128::from(size), alias, Some(cx.dev));
+            mem.map(memory, r, WINDOW_BASE + at, 2);
+            r
+        });
+        self.linear = Some(alias);
+        mem.set_size(alias, u128::from(size));
+        mem.set_addr(alias, WINDOW_BASE + at);
+        mem.set_alias_offset(alias, offset);
     }
 
     fn finish(&mut self, cx: &mut Cx<'_>, todo: Todo) {
@@ -196,8 +210,7 @@ impl VgaCore {
     }
 
     fn port_write(&mut self, cx: &mut Cx<'_>, port: u16, value: u8) {
-        let vbe = self.dispi.enabled();
-        if self.regs.write(port, value, vbe) {
+        if self.regs.write(port, value) {
             self.update_window(cx);
         }
     }
@@ -261,7 +274,7 @@ impl VgaCore {
     /// The picture now.
     pub fn snapshot(&mut self, cx: &mut Cx<'_>) -> Picture {
         let now = cx.now();
-        self.draw(now)
+        self.draw(now).unwrap_or_else(|| crate::ui::placeholder(cx.m))
     }
 
     fn save(&self) -> QResult<serde_json::Value> {

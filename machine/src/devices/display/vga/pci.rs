@@ -51,7 +51,7 @@ pub struct VgaPciProps {
 }
 
 /// Preferred resolution when none is set.
-const DEFAULT_RES: (u32, u32) = (1280, 800);
+pub(super) const DEFAULT_RES: (u32, u32) = (1280, 800);
 
 impl DeviceClass for VgaPciProps {
     fn realize(&mut self, cx: &mut RealizeCx<'_>) -> QResult<Box<dyn Device>> {
@@ -89,7 +89,7 @@ impl DeviceClass for VgaPciProps {
         }
         crate::pci::load_rom(cx, &mut pci, &mut self.pci, "vga", "vgabios-stdvga.bin")?;
         cx.pci_attach(&mut pci, self.pci.addr.0, self.pci.multifunction)?;
-        Ok(Box::new(VgaPci { vga, pci }))
+        Ok(Box::new(VgaPci::new(vga, pci)))
     }
 }
 
@@ -100,6 +100,10 @@ pub struct VgaPci {
 }
 
 impl VgaPci {
+    pub(super) fn new(vga: VgaCore, pci: PciState) -> Self {
+        Self { vga, pci }
+    }
+
     /// See [`VgaCore::firmware_text_mode`].
     pub fn firmware_text_mode(&mut self, cx: &mut Cx<'_>) {
         self.vga.firmware_text_mode(cx);

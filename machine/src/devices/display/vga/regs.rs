@@ -197,7 +197,7 @@ impl Regs {
     }
 
     /// Byte write; `true` if the memory window may have changed.
-    pub(super) fn write(&mut self, port: u16, v: u8, vbe: bool) -> bool {
+    pub(super) fn write(&mut self, port: u16, v: u8) -> bool {
         if self.silent(port) {
             return false;
         }
@@ -228,7 +228,7 @@ impl Regs {
                 return true;
             }
             0x3b4 | 0x3d4 => self.cr_index = v,
-            0x3b5 | 0x3d5 => self.crtc_write(v, vbe),
+            0x3b5 | 0x3d5 => self.crtc_write(v),
             0x3ba | 0x3da => self.fcr = v & 0x10,
             _ => {}
         }
@@ -263,7 +263,7 @@ impl Regs {
         }
     }
 
-    fn crtc_write(&mut self, v: u8, _vbe: bool) {
+    fn crtc_write(&mut self, v: u8) {
         let i = usize::from(self.cr_index);
         if self.cr[cr::V_SYNC_END] & 0x80 != 0 && i <= cr::OVERFLOW {
             // Of the protected registers only the line compare bit can be changed.

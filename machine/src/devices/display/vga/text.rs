@@ -23,7 +23,7 @@ struct Cells {
 impl VgaCore {
     fn cells(&self) -> Cells {
         let r = &self.regs;
-        let clocking = r.sr[sr::CLOCKING];
+        let clocking = self.sr(sr::CLOCKING);
         let width = match (clocking & sr::HALF_CLOCK, clocking & sr::DOTS_8) {
             (0, 0) => 9,
             (0, _) => 8,
@@ -50,11 +50,15 @@ impl VgaCore {
         let fonts = self.fonts();
         let line_graphics = self.regs.ar[AR_MODE] & LINE_GRAPHICS != 0;
         let line_offset = u64::from(self.regs.cr[cr::OFFSET]) << 3;
-        let start = u64::from(self.text_start()) * 4;
+        let mut addr = u64::from(self.text_start()) * 4;
+        let split = self.regs.line_compare();
         let cursor = self.cursor();
         let mut line = Vec::new();
         for row in 0..c.rows {
-            let addr = start + u64::from(row) * line_offset;
+            // The split takes effect at the first row that begins at or below it.
+            if row > 0 && (row - 1) * c.height < split && row * c.height >= split {
+                addr = 0;
+            }
             self.fetch(addr, c.columns as usize * 4, &mut line);
             for (column, cell) in line.chunks_exact(4).enumerate() {
                 let (ch, attr) = (cell[0], cell[1]);
@@ -66,13 +70,14 @@ impl VgaCore {
                 let here = cursor.filter(|p| p.at == addr + column as u64 * 4);
                 at.paint(glyph, colors, here.map(|p| p.lines));
             }
+            addr += line_offset;
         }
         Some(picture)
     }
 
     /// Both fonts: 256 glyphs of 32 rows, from plane 2.
     fn fonts(&self) -> [Vec<u8>; 2] {
-        let v = u64::from(self.regs.sr[sr::CHAR_MAP]);
+        let v = u64::from(self.sr(sr::CHAR_MAP));
         [(v >> 4 & 1) | (v << 1 & 6), (v >> 5 & 1) | (v >> 1 & 6)].map(|block| {
             let mut all = Vec::new();
             self.fetch(block * 8192 * 4, 8192 * 4, &mut all);

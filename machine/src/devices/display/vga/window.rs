@@ -25,7 +25,7 @@ impl VgaCore {
 
     /// The part of the window that chain 4 makes linear, as (offset from 0xa0000, size, offset in video memory).
     pub(super) fn linear_window(&self) -> Option<(u64, u64, u64)> {
-        if self.regs.sr[sr::MAP_MASK] & 0x0f != 0x0f || self.regs.sr[sr::MEMORY] & sr::CHAIN4 == 0 {
+        if self.sr(sr::MAP_MASK) & 0x0f != 0x0f || self.sr(sr::MEMORY) & sr::CHAIN4 == 0 {
             return None;
         }
         Some(match self.regs.gr[gr::MISC] >> 2 & 3 {
@@ -53,7 +53,7 @@ impl VgaCore {
     /// Byte read at `offset` from 0xa0000.
     pub(super) fn window_read(&mut self, offset: u64) -> u8 {
         let Some(at) = self.window_offset(offset) else { return 0xff };
-        if self.regs.sr[sr::MEMORY] & sr::CHAIN4 != 0 {
+        if self.sr(sr::MEMORY) & sr::CHAIN4 != 0 {
             return self.vram_u8(u64::from(at));
         }
         if self.regs.gr[gr::MODE] & gr::ODD_EVEN != 0 {
@@ -75,8 +75,8 @@ impl VgaCore {
     /// Byte write at `offset` from 0xa0000.
     pub(super) fn window_write(&mut self, offset: u64, value: u8) {
         let Some(at) = self.window_offset(offset) else { return };
-        let map_mask = self.regs.sr[sr::MAP_MASK];
-        if self.regs.sr[sr::MEMORY] & sr::CHAIN4 != 0 {
+        let map_mask = self.sr(sr::MAP_MASK);
+        if self.sr(sr::MEMORY) & sr::CHAIN4 != 0 {
             if map_mask >> (at & 3) & 1 != 0 {
                 self.vram.write(u64::from(at), &[value]);
             }
@@ -123,7 +123,7 @@ impl VgaCore {
     }
 
     fn write_planes(&mut self, at: u64, data: u32) {
-        let mask = planes(self.regs.sr[sr::MAP_MASK]);
+        let mask = planes(self.sr(sr::MAP_MASK));
         let Some(old) = self.vram_u32(at) else { return };
         self.vram.write(at, &((old & !mask) | (data & mask)).to_le_bytes());
     }

@@ -457,6 +457,13 @@ impl InputPart {
 }
 
 impl InputSink for InputPart {
+    fn name(&self) -> &'static str {
+        match self.what {
+            Input::Keyboard => "QEMU PS/2 Keyboard",
+            Input::Mouse => "QEMU PS/2 Mouse",
+        }
+    }
+
     fn takes(&self) -> InputKinds {
         InputKinds {
             keys: self.what == Input::Keyboard,

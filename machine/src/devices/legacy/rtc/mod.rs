@@ -121,7 +121,10 @@ impl DeviceClass for Mc146818Props {
             return Err(qerr!("Invalid lost tick policy."));
         }
         let irq = cx.irq_line(IrqSink::Gsi(u32::from(self.irq)));
-        cx.map_ports("rtc", self.iobase, 2, 0, IoSpec::BYTES);
+        let ports = cx.map_ports("rtc", self.iobase, 2, 0, IoSpec::BYTES);
+        // The first port once more, so that an accelerator can merge writes of the index.
+        let index = cx.io_region("rtc-index", 1, 0, IoSpec::BYTES);
+        cx.m().mem.map(ports, index, 0, 0);
         cx.gpio("", false, 1);
         let mut rtc = Mc146818 {
             s: RtcState::new(),

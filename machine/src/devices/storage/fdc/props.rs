@@ -34,10 +34,10 @@ pub struct IsaFdcProps {
     #[prop(default = DriveType::D288)]
     pub fallback: DriveType,
     /// Boot order of the first drive
-    #[prop(name = "bootindexA")]
+    #[prop(object, name = "bootindexA")]
     pub bootindex_a: BootIndex,
     /// Boot order of the second drive
-    #[prop(name = "bootindexB")]
+    #[prop(object, name = "bootindexB")]
     pub bootindex_b: BootIndex,
 }
 

@@ -73,7 +73,7 @@ crate::block_device_props! {
             #[prop(name = "rotation_rate")]
             pub rotation_rate: u16,
             /// Boot order
-            #[prop]
+            #[prop(object)]
             pub bootindex: BootIndex,
             /// Position on the bus.
             #[base]
@@ -108,7 +108,7 @@ crate::block_device_props! {
             #[prop]
             pub model: Option<String>,
             /// Boot order
-            #[prop]
+            #[prop(object)]
             pub bootindex: BootIndex,
             /// Position on the bus.
             #[base]

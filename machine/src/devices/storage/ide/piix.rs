@@ -5,7 +5,7 @@ use super::{busmaster, BusMaster, Channel, NewDrive};
 use crate::device::{
     Attach, BlockFrontend, BusHost, BusId, BusKind, Cx, DevId, Device, IoHandler, PciFunction, RealizeCx,
 };
-use crate::memory::IoSpec;
+use crate::memory::{IoSpec, RegionId, RegionKind};
 use crate::pci::{BarKind, PciIds, PciProps, PciState};
 use crate::qom::DeviceClass;
 use crate::{qerr, QResult};
@@ -54,12 +54,12 @@ fn realize(cx: &mut RealizeCx<'_>, device: u16, props: &PciProps) -> QResult<Box
         PciState::new(PciIds { vendor: 0x8086, device, class: 0x0101, prog_if: 0x80, ..PciIds::default() });
     // Fast back-to-back and medium DEVSEL timing.
     pci.set_word(crate::pci::reg::STATUS, 0x0280);
-    let bm = cx.io_region("piix-bmdma-container", 16, TAG_BUS_MASTER, IoSpec::ANY);
+    let bm = bus_master_region(cx);
     pci.add_bar(4, bm, 16, BarKind::Io);
     let channels = [0usize, 1].map(|i| {
         let (command, control, irq) = LEGACY[i];
-        cx.map_ports("ide", command, 8, TAG_COMMAND + i as u32, IoSpec::ANY);
-        cx.map_ports("ide", control, 1, TAG_CONTROL + i as u32, IoSpec::BYTE);
+        cx.map_board_ports("ide", command, 8, TAG_COMMAND + i as u32, IoSpec::ANY);
+        cx.map_board_ports("ide", control, 1, TAG_CONTROL + i as u32, IoSpec::BYTE);
         let bus = cx.add_bus(format!("ide.{i}"), BusKind::Ide);
         if let Some(b) = cx.m().tree.bus_mut(bus) {
             b.max_devices = Some(2);
@@ -68,6 +68,18 @@ fn realize(cx: &mut RealizeCx<'_>, device: u16, props: &PciProps) -> QResult<Box
     });
     cx.pci_attach(&mut pci, props.addr.0, props.multifunction)?;
     Ok(Box::new(PiixIde { pci, channels }))
+}
+
+/// The bus master registers: for each channel, command and status, and the address of its table.
+fn bus_master_region(cx: &mut RealizeCx<'_>) -> RegionId {
+    let dev = cx.id();
+    let all = cx.m().mem.add("piix-bmdma-container", 16, RegionKind::Container, Some(dev));
+    for n in 0..4 {
+        let name = if n & 1 == 0 { "piix-bmdma" } else { "bmdma" };
+        let r = cx.io_region(name, 4, TAG_BUS_MASTER + n, IoSpec::ANY);
+        cx.m().mem.map(all, r, u64::from(n) * 4, 0);
+    }
+    all
 }
 
 /// The function at run time.
@@ -132,9 +144,10 @@ impl IoHandler for PiixIde {
     fn read(&mut self, cx: &mut Cx<'_>, region: u32, offset: u64, size: u8) -> u64 {
         let c = self.channel(region);
         match region {
-            TAG_BUS_MASTER => {
-                let c = self.channel((offset >> 3) as u32);
-                u64::from(c.bm.read(offset & 7, size))
+            TAG_BUS_MASTER.. => {
+                let n = region - TAG_BUS_MASTER;
+                let c = self.channel(n >> 1);
+                u64::from(c.bm.read(u64::from(n & 1) * 4 + offset, size))
             }
             TAG_CONTROL..TAG_BUS_MASTER => u64::from(c.alt_status()),
             _ if offset == 0 && size >= 2 => {
@@ -154,12 +167,13 @@ impl IoHandler for PiixIde {
         let master = busmaster::may_master(&self.pci);
         let c = self.channel(region);
         match region {
-            TAG_BUS_MASTER => {
-                let c = self.channel((offset >> 3) as u32);
-                if offset & 7 == 0 && size == 1 {
+            TAG_BUS_MASTER.. => {
+                let n = region - TAG_BUS_MASTER;
+                let c = self.channel(n >> 1);
+                if n & 1 == 0 && offset == 0 && size == 1 {
                     c.bm_command(cx, value as u8, master);
                 } else {
-                    c.bm.write(offset & 7, size, value as u32);
+                    c.bm.write(u64::from(n & 1) * 4 + offset, size, value as u32);
                 }
             }
             TAG_CONTROL..TAG_BUS_MASTER => c.write_control(cx, value as u8),

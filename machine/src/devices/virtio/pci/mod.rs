@@ -25,8 +25,9 @@ use crate::{qerr, QResult};
 
 /// Region tags.
 const LEGACY: u32 = 0;
-const MODERN: u32 = 1;
-const PIO_NOTIFY: u32 = 2;
+const PIO_NOTIFY: u32 = 1;
+/// The modern blocks: this and their page in the BAR.
+const MODERN: u32 = 2;
 
 const MODERN_BAR: usize = 4;
 const MSIX_BAR: usize = 1;
@@ -130,7 +131,8 @@ where
             msix_was: false,
         };
         if modern {
-            d.add_modern(cx, &mut pci);
+            let class = D::class_info().name;
+            d.add_modern(cx, &mut pci, class.strip_suffix("-device").unwrap_or(class));
         }
         let queues = d.core.queues.len();
         if let Some(v) = self.own.vectors() {
@@ -145,6 +147,9 @@ where
             let r = cx.io_region("virtio-pci", size, LEGACY, IoSpec::ANY);
             pci.add_bar(0, r, size, BarKind::Io);
         }
+        // A card boots without its network ROM where that is not installed.
+        let rom = if cx.m().find_firmware(D::ROM).is_some() { D::ROM } else { "" };
+        crate::pci::load_rom(cx, &mut pci, &mut self.base.pci, D::ROM_MEMORY, rom)?;
         cx.pci_attach(&mut pci, self.base.pci.addr.0, self.base.pci.multifunction)?;
         self.base.pci.addr.0 = i32::from(pci.devfn);
         d.pci = pci;
@@ -178,7 +183,8 @@ fn add_msix(cx: &mut RealizeCx<'_>, pci: &mut PciState, n: u32) -> QResult<()> {
     let dev = cx.id();
     let spec = IoSpec { valid: (1, 8), imp: (4, 8) };
     let m = cx.m();
-    let bar = m.mem.add("virtio-pci-msix", u128::from(half * 2), RegionKind::Container, Some(dev));
+    let name = format!("{}-msix", m.tree.get(dev).map_or("", |n| n.class.name));
+    let bar = m.mem.add(name, u128::from(half * 2), RegionKind::Container, Some(dev));
     let kind = |owner| RegionKind::Io { owner, spec };
     let table = m.mem.add("msix-table", u128::from(n) * 16, kind(Owner::MsixTable(dev)), Some(dev));
     let pba = m.mem.add("msix-pba", u128::from(pba_len), kind(Owner::MsixPba(dev)), Some(dev));
@@ -205,11 +211,18 @@ pub struct VirtioPciDevice {
 }
 
 impl VirtioPciDevice {
-    fn add_modern(&mut self, cx: &mut RealizeCx<'_>, pci: &mut PciState) {
+    /// Adds the modern blocks of the device that is called `name`.
+    fn add_modern(&mut self, cx: &mut RealizeCx<'_>, pci: &mut PciState, name: &str) {
         let notify_len = u64::from(self.multiplier) * MAX_QUEUES as u64;
         let size = (NOTIFY_AT + notify_len).next_power_of_two();
-        let spec = IoSpec { valid: (1, 4), imp: (1, 4) };
-        let bar = cx.io_region("virtio-pci", size, MODERN, spec);
+        let dev = cx.id();
+        let bar = cx.m().mem.add("virtio-pci", u128::from(size), RegionKind::Container, Some(dev));
+        let blocks = [("common", 0x1000), ("isr", 0x1000), ("device", 0x1000), ("notify", notify_len)];
+        for (page, (block, len)) in (0..).zip(blocks) {
+            let r = cx.io_region(format!("virtio-pci-{block}-{name}"), len, MODERN + page, IoSpec::ANY);
+            cx.m().mem.map(bar, r, u64::from(page) << 12, 0);
+        }
+        let pio = cx.io_region(format!("virtio-pci-notify-pio-{name}"), 4, PIO_NOTIFY, IoSpec::ANY);
         let at = MODERN_BAR as u8;
         add_cap(pci, cfg_type::COMMON, at, 0, 0x1000, 16);
         add_cap(pci, cfg_type::ISR, at, 0x1000, 0x1000, 16);
@@ -219,8 +232,7 @@ impl VirtioPciDevice {
         if self.pio_notify {
             let c = add_cap(pci, cfg_type::NOTIFY, PIO_BAR as u8, 0, 4, 20);
             pci.set_dword(c + 16, 0);
-            let r = cx.io_region("virtio-pci-notify-pio", 4, PIO_NOTIFY, IoSpec::ANY);
-            pci.add_bar(PIO_BAR, r, 4, BarKind::Io);
+            pci.add_bar(PIO_BAR, pio, 4, BarKind::Io);
         }
         self.cfg_cap = add_cap(pci, cfg_type::PCI, 0, 0, 0, 20);
         // BAR, offset, length and data are the driver's.
@@ -266,6 +278,13 @@ impl Device for VirtioPciDevice {
     }
     fn timers(&mut self) -> Option<&mut dyn TimerHandler> {
         Some(self)
+    }
+    fn net(&mut self) -> Option<&mut dyn crate::net::NetFrontend> {
+        if self.core.dev.net().is_some() {
+            Some(self)
+        } else {
+            None
+        }
     }
     fn run_state_changed(&mut self, cx: &mut Cx<'_>, running: bool) {
         core::run_state_changed(self, cx, running);
@@ -366,3 +385,5 @@ fn notify_space(legacy: bool) -> Space {
         Space::Memory
     }
 }
+
+core::net_frontend!(VirtioPciDevice);

@@ -101,6 +101,10 @@ pub trait PciClass: VirtioClass {
     const LEGACY_ID: u16;
     /// PCI class code.
     const PCI_CLASS: u16;
+    /// File of its option ROM; empty: none.
+    const ROM: &'static str = "";
+    /// Name of the ROM's memory.
+    const ROM_MEMORY: &'static str = "virtio-pci";
     /// Number of vectors when the user does not say, for `queues` queues.
     fn default_vectors(queues: usize) -> u32 {
         queues as u32 + 1

@@ -52,17 +52,16 @@ impl IoHandler for VirtioPciDevice {
     fn read(&mut self, cx: &mut Cx<'_>, region: u32, offset: u64, size: u8) -> u64 {
         match region {
             LEGACY => self.legacy_read(cx, offset, size),
-            MODERN => self.modern_read(cx, offset, size),
-            _ => 0,
+            PIO_NOTIFY => 0,
+            block => self.modern_read(cx, (u64::from(block - MODERN) << 12) + offset, size),
         }
     }
 
     fn write(&mut self, cx: &mut Cx<'_>, region: u32, offset: u64, size: u8, value: u64) {
         match region {
             LEGACY => self.legacy_write(cx, offset, size, value),
-            MODERN => self.modern_write(cx, offset, size, value),
             PIO_NOTIFY => core::kick(self, cx, value as u16),
-            _ => {}
+            block => self.modern_write(cx, (u64::from(block - MODERN) << 12) + offset, size, value),
         }
     }
 }

@@ -59,6 +59,24 @@ impl Used {
         Ok(())
     }
 
+    /// Gives several requests back at once: the guest sees all of them or none.
+    ///
+    /// # Errors
+    /// The ring is not in memory (any more).
+    pub fn push_many(&mut self, list: &[(u16, u32)]) -> Result<(), QueueError> {
+        let (size, mut next) = (self.map.layout.size, self.next);
+        let m = self.map.get()?;
+        for (head, len) in list {
+            let at = 4 + 8 * usize::from(next % size);
+            m.used_dword(at).store(u32::from(*head).to_le(), Ordering::Relaxed);
+            m.used_dword(at + 4).store(len.to_le(), Ordering::Relaxed);
+            next = next.wrapping_add(1);
+        }
+        self.next = next;
+        m.used_word(2).store(next.to_le(), Ordering::Release);
+        Ok(())
+    }
+
     /// Whether the guest wants an interrupt for what was given back since it was last told. `drained`: no request is
     /// waiting or in flight.
     pub fn should_interrupt(&mut self, drained: bool) -> bool {

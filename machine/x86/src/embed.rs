@@ -1,0 +1,40 @@
+//! What an embedder asks of a processor that does not run.
+
+use crate::bus::Bus;
+use crate::cpu::Cpu;
+use crate::mmu::Access;
+use crate::tlb::PAGE;
+
+impl Cpu {
+    /// Physical address of a linear one by the page tables in use, as a supervisor reads it.
+    pub fn translate(&mut self, bus: &dyn Bus, linear: u64) -> Option<u64> {
+        self.with_bus(bus, |cpu| {
+            let m = cpu.walk(linear, Access::Read, false).ok()?;
+            Some(m.phys | linear & (PAGE - 1))
+        })
+    }
+
+    /// x87 and SSE state as 64-bit `FXSAVE` stores it (Intel SDM volume 1, section 10.5.1).
+    pub fn fxsave_image(&self) -> [u8; 512] {
+        let mut out = [0u8; 512];
+        let f = &self.fpu;
+        out[..2].copy_from_slice(&f.cw.to_le_bytes());
+        out[2..4].copy_from_slice(&(f.sw | u16::from(f.top & 7) << 11).to_le_bytes());
+        out[4] = f.tag;
+        out[6..8].copy_from_slice(&f.fop.to_le_bytes());
+        out[8..16].copy_from_slice(&f.fip.to_le_bytes());
+        out[16..24].copy_from_slice(&f.fdp.to_le_bytes());
+        out[24..28].copy_from_slice(&self.mxcsr.to_le_bytes());
+        out[28..32].copy_from_slice(&0xffffu32.to_le_bytes());
+        for i in 0..8 {
+            let r = f.r[(usize::from(f.top) + i) & 7];
+            out[32 + 16 * i..40 + 16 * i].copy_from_slice(&r[0].to_le_bytes());
+            out[40 + 16 * i..42 + 16 * i].copy_from_slice(&(r[1] as u16).to_le_bytes());
+        }
+        for (i, v) in self.ymm.iter().enumerate() {
+            out[160 + 16 * i..168 + 16 * i].copy_from_slice(&v.0[0].to_le_bytes());
+            out[168 + 16 * i..176 + 16 * i].copy_from_slice(&v.0[1].to_le_bytes());
+        }
+        out
+    }
+}
