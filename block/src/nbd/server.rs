@@ -208,6 +208,13 @@ impl BlockGraph {
         let at = st.exports.iter().position(|e| if by_name { e.name == id } else { e.o.id == id });
         let export = at.map(|at| st.exports[at].clone()).ok_or_else(missing)?;
         let mine = |c: &Client| c.export.as_ref().is_some_and(|e| Arc::ptr_eq(e, &export));
+        // A client that has just said goodbye may take a moment to go.
+        for _ in 0..50 {
+            if hard || !st.clients.iter().any(|(_, c)| mine(c)) {
+                break;
+            }
+            parking_lot::MutexGuard::unlocked(&mut st, || thread::sleep(std::time::Duration::from_millis(1)));
+        }
         if !hard && st.clients.iter().any(|(_, c)| mine(c)) {
             return Err(BlockError::text(format!("export '{}' still in use", export.name)));
         }
