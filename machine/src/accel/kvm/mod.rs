@@ -3,6 +3,7 @@
 //! Order of calls: the VM is created first, memory slots when the machine is complete, the in-kernel interrupt
 //! controllers after them (each slot would otherwise wait for a grace period), vCPUs last.
 
+mod assist;
 mod caps;
 mod debug;
 mod irq;
@@ -33,6 +34,7 @@ use crate::memory::{FlatMaps, Space};
 use crate::shared::Shared;
 use crate::{qerr, QResult};
 
+pub use assist::helped;
 pub use caps::to_cpuid;
 use irq::Routes;
 use slots::Slots;
@@ -46,11 +48,13 @@ pub struct KvmOptions {
     pub irqchip: IrqChip,
     /// Device node.
     pub device: String,
+    /// The software CPU executes what KVM cannot.
+    pub assist: bool,
 }
 
 impl Default for KvmOptions {
     fn default() -> Self {
-        Self { irqchip: IrqChip::Kernel, device: "/dev/kvm".into() }
+        Self { irqchip: IrqChip::Kernel, device: "/dev/kvm".into(), assist: true }
     }
 }
 
@@ -71,6 +75,8 @@ pub struct KvmAccel {
     irqfds: HashMap<(DevId, u32), (RawFd, u32)>,
     /// Interrupt controllers in user space, as far as there are any.
     irqs: UserIrqs,
+    /// The software CPU executes what KVM cannot.
+    assist: bool,
 }
 
 impl KvmAccel {
@@ -118,6 +124,7 @@ impl KvmAccel {
             boot: None,
             irqfds: HashMap::new(),
             irqs: UserIrqs::Kernel,
+            assist: opts.assist,
         })
     }
 
@@ -203,6 +210,7 @@ impl KvmAccel {
         }
         let msrs = if index == 0 { self.kvm.get_msr_index_list().ok() } else { None };
         let mut v = KvmVcpu::new(index, fd, shared.clone(), self.irqs.clone());
+        v.helper = self.assist.then(|| c.cpuid.as_slice().to_vec());
         v.reset = Some(ResetState::capture(&v.fd, msrs.as_ref()));
         if index == 0 {
             if let Some(b) = &self.boot {
