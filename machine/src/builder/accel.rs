@@ -91,6 +91,8 @@ fn one(m: &mut Machine, a: &AccelSpec, spec: &VmSpec, topo: Topology) -> QResult
             }
             for (k, v) in a.props.iter() {
                 match (k, v.as_str()) {
+                    ("x-assist", Some("on")) => opts.assist = true,
+                    ("x-assist", Some("off")) => opts.assist = false,
                     ("kernel-irqchip", Some("on")) => opts.irqchip = IrqChip::Kernel,
                     ("kernel-irqchip", Some("off")) => opts.irqchip = IrqChip::User,
                     ("kernel-irqchip", Some("split")) => opts.irqchip = IrqChip::Split,

@@ -73,6 +73,13 @@ impl Model {
         ])
     }
 
+    /// The same table, but every instruction of the engine is executed: for a processor beside another one that shows the
+    /// guest features of its own.
+    pub fn permissive(self) -> Self {
+        let all = !0;
+        Self { f1c: all, f1d: all, f7b: all, f7c: all, x1c: all, x1d: all, xsave1: all, ..self }
+    }
+
     /// CPUID.
     pub fn cpuid(&self, leaf: u32, sub: u32) -> [u32; 4] {
         let exact = |leaf: u32| self.leaves.iter().find(|x| x.leaf == leaf && x.sub.is_none_or(|s| s == sub));

@@ -15,6 +15,31 @@ impl Cpu {
         })
     }
 
+    /// Forgets all decoded code: memory may have changed behind the processor's back.
+    pub fn forget_code(&mut self) {
+        self.code.forget_all();
+    }
+
+    /// Sets x87 and SSE state from what 64-bit `FXSAVE` stores.
+    pub fn set_fxsave_image(&mut self, b: &[u8; 512]) {
+        let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| b[at + i]));
+        let u16_at = |at: usize| u16::from_le_bytes([b[at], b[at + 1]]);
+        self.set_control(u16_at(0));
+        self.fpu.tag = b[4];
+        self.fpu.fop = u16_at(6) & 0x7ff;
+        (self.fpu.fip, self.fpu.fdp) = (u64_at(8), u64_at(16));
+        self.set_fpu_status(u16_at(2));
+        self.set_mxcsr(u64_at(24) as u32 & 0xffff);
+        for i in 0..8 {
+            let at = 32 + 16 * i;
+            self.fpu.r[(usize::from(self.fpu.top) + i) & 7] = [u64_at(at), u64::from(u16_at(at + 8))];
+        }
+        for (i, v) in self.ymm.iter_mut().enumerate() {
+            let at = 160 + 16 * i;
+            (v.0[0], v.0[1]) = (u64_at(at), u64_at(at + 8));
+        }
+    }
+
     /// x87 and SSE state as 64-bit `FXSAVE` stores it (Intel SDM volume 1, section 10.5.1).
     pub fn fxsave_image(&self) -> [u8; 512] {
         let mut out = [0u8; 512];

@@ -3,6 +3,7 @@
 //! Order of calls: the VM is created first, memory slots when the machine is complete, the in-kernel interrupt
 //! controllers after them (each slot would otherwise wait for a grace period), vCPUs last.
 
+mod assist;
 mod caps;
 mod debug;
 mod irq;
@@ -36,6 +37,7 @@ use crate::memory::{FlatMaps, Space};
 use crate::shared::Shared;
 use crate::{qerr, QResult};
 
+pub use assist::helped;
 pub use caps::to_cpuid;
 use irq::Routes;
 use slots::Slots;
@@ -49,11 +51,13 @@ pub struct KvmOptions {
     pub irqchip: IrqChip,
     /// Device node.
     pub device: String,
+    /// The software CPU executes what KVM cannot.
+    pub assist: bool,
 }
 
 impl Default for KvmOptions {
     fn default() -> Self {
-        Self { irqchip: IrqChip::Kernel, device: "/dev/kvm".into() }
+        Self { irqchip: IrqChip::Kernel, device: "/dev/kvm".into(), assist: true }
     }
 }
 
@@ -78,6 +82,8 @@ pub struct KvmAccel {
     irqs: UserIrqs,
     /// Frequency of the boot processor's time stamp counter.
     tsc_khz: Option<u32>,
+    /// The software CPU executes what KVM cannot.
+    assist: bool,
 }
 
 impl KvmAccel {
@@ -127,6 +133,7 @@ impl KvmAccel {
             irqfds: HashMap::new(),
             irqs: UserIrqs::Kernel,
             tsc_khz: None,
+            assist: opts.assist,
         })
     }
 
@@ -212,6 +219,7 @@ impl KvmAccel {
         }
         let msrs = if index == 0 { self.kvm.get_msr_index_list().ok() } else { None };
         let mut v = KvmVcpu::new(index, fd, shared.clone(), self.irqs.clone());
+        v.helper = self.assist.then(|| c.cpuid.as_slice().to_vec());
         v.reset = Some(ResetState::capture(&v.fd, msrs.as_ref()));
         if index == 0 {
             if let Some(b) = &self.boot {

@@ -6,11 +6,12 @@ use kvm_bindings::{
     kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_regs, kvm_run, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
     kvm_xsave, MsrList, Msrs, KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR,
     KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IO_OUT, KVM_EXIT_IRQ_WINDOW_OPEN,
-    KVM_EXIT_MMIO, KVM_EXIT_SET_TPR, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_SYSTEM_EVENT_RESET,
-    KVM_SYSTEM_EVENT_SHUTDOWN,
+    KVM_EXIT_MMIO, KVM_EXIT_SET_TPR, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_INTERNAL_ERROR_EMULATION,
+    KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN,
 };
 use kvm_ioctls::VcpuFd;
 
+use super::assist::Assist;
 use super::regs;
 use super::user_irq::UserIrqs;
 use crate::accel::{Activity, DebugStop};
@@ -109,6 +110,10 @@ pub struct KvmVcpu {
     pub(super) irqs: UserIrqs,
     /// What this vCPU does, where KVM does not keep track of it.
     pub(super) activity: Activity,
+    /// The software CPU beside this one, once it was needed.
+    pub(super) assist: Option<Assist>,
+    /// CPUID table for it; `None`: it must not be used.
+    pub(super) helper: Option<Vec<kvm_bindings::kvm_cpuid_entry2>>,
     /// The last exit's effect on registers is not complete yet (KVM completes it on the next entry).
     pending: bool,
 }
@@ -131,7 +136,17 @@ impl RunPage {
 impl KvmVcpu {
     /// Wraps a new vCPU.
     pub fn new(index: usize, fd: VcpuFd, shared: Arc<Shared>, irqs: UserIrqs) -> Self {
-        Self { index, fd, shared, reset: None, irqs, activity: Activity::at_reset(index), pending: false }
+        Self {
+            index,
+            fd,
+            shared,
+            reset: None,
+            irqs,
+            activity: Activity::at_reset(index),
+            assist: None,
+            helper: None,
+            pending: false,
+        }
     }
 
     /// The thread: parks until resumed, runs the guest, handles exits.
@@ -317,6 +332,9 @@ impl KvmVcpu {
             let i = &run.__bindgen_anon_1.internal;
             (i.suberror, i.ndata, i.data)
         };
+        if sub == KVM_INTERNAL_ERROR_EMULATION && self.assist() {
+            return;
+        }
         let mut text = format!("KVM internal error. Suberror: {sub}\n");
         for (i, d) in data.iter().take(n as usize).enumerate() {
             text.push_str(&format!("extra data[{i}]: 0x{d:016x}\n"));

@@ -99,26 +99,30 @@ impl GuestBus {
     }
 }
 
+/// What lies behind a page of guest memory.
+pub fn memory_page(maps: &FlatMaps, addr: u64) -> Page {
+    let Some(r) = maps.mem.find(addr) else { return Page::Mmio };
+    let FlatKind::Ram { block, readonly } = &r.kind else { return Page::Mmio };
+    let offset = r.offset + (addr - r.start);
+    // A part of a page, or one that the host's pages do not match, goes the slow way.
+    if r.last - addr < PAGE - 1 || !offset.is_multiple_of(PAGE) || offset + PAGE > block.len() {
+        return Page::Mmio;
+    }
+    // SAFETY: the whole page lies inside the block, as just checked.
+    let host = unsafe { block.host().add(offset as usize) };
+    if *readonly {
+        Page::Rom(host)
+    } else {
+        Page::Ram(host)
+    }
+}
+
 impl Bus for GuestBus {
     fn page(&self, addr: u64, _write: bool) -> Page {
         if addr == self.apics.page(self.index) {
             return Page::Mmio;
         }
-        let maps = self.maps.load();
-        let Some(r) = maps.mem.find(addr) else { return Page::Mmio };
-        let FlatKind::Ram { block, readonly } = &r.kind else { return Page::Mmio };
-        let offset = r.offset + (addr - r.start);
-        // A part of a page, or one that the host's pages do not match, goes the slow way.
-        if r.last - addr < PAGE - 1 || !offset.is_multiple_of(PAGE) || offset + PAGE > block.len() {
-            return Page::Mmio;
-        }
-        // SAFETY: the whole page lies inside the block, as just checked.
-        let host = unsafe { block.host().add(offset as usize) };
-        if *readonly {
-            Page::Rom(host)
-        } else {
-            Page::Ram(host)
-        }
+        memory_page(&self.maps.load(), addr)
     }
 
     fn mmio_read(&self, addr: u64, size: u8) -> u64 {

@@ -16,6 +16,7 @@ use rqemu_x86::code::CodeMap;
 use rqemu_x86::cpuid::Model;
 use rqemu_x86::Cpu;
 
+pub use self::bus::memory_page;
 use self::bus::{GuestBus, Tsc};
 use self::vcpu::TcgVcpu;
 use super::lapic::{pending, ApicBus};
