@@ -16,6 +16,8 @@ pub mod direct;
 pub mod error;
 pub mod event_loop;
 pub mod firmware;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod irq;
 pub mod machine;
 pub mod memory;

@@ -127,6 +127,8 @@ pub struct Machine {
     pub(crate) cpu_configs: Option<Vec<VcpuConfig>>,
     /// Construction is over: from now on devices are hot-plugged.
     pub ready: bool,
+    /// The board is being put together: the memory map is published once, when it is complete.
+    pub(crate) assembling: bool,
     /// Device that the power button is wired to.
     pub power_device: Option<DevId>,
     /// Folders searched for firmware files, in order.
@@ -183,6 +185,7 @@ impl Machine {
             cpu_setup: None,
             cpu_configs: None,
             ready: false,
+            assembling: false,
             power_device: None,
             firmware_dirs: firmware_dirs(),
             effects: VecDeque::new(),
@@ -249,7 +252,7 @@ impl Machine {
     pub fn settle(&mut self) {
         // A loop of devices that keep toggling each other's lines must not hang the machine.
         for _ in 0..10_000 {
-            if self.mem.is_dirty() {
+            if self.mem.is_dirty() && !self.assembling {
                 self.commit_memory();
             }
             let Some(e) = self.effects.pop_front() else { return };

@@ -47,7 +47,8 @@ pub fn machine_with(class: &str) -> Result<(Built, DevId), String> {
 /// The last device of the class: the one that was asked for, if the board has some too.
 fn find(b: &Built, class: &str) -> Option<DevId> {
     let m = b.shared.lock();
-    let ids: Vec<DevId> = m.tree.iter().filter(|n| n.class.name == class && n.dev.is_some()).map(|n| n.id).collect();
+    let ids: Vec<DevId> =
+        m.tree.iter().filter(|n| n.class.name == class && n.dev.is_some()).map(|n| n.id).collect();
     ids.last().copied()
 }
 
@@ -72,13 +73,24 @@ fn add_device(s: &mut VmSpec, class: &ClassInfo) {
         _ => None,
     };
     if let Some(c) = controller {
-        s.devices.push(DeviceSpec { driver: c.into(), id: None, props: Dict::new(), loc: Loc::NONE });
+        s.devices.push(DeviceSpec {
+            driver: c.into(),
+            id: None,
+            props: Dict::new(),
+            json: false,
+            loc: Loc::NONE,
+        });
     }
     let mut props = Dict::new();
     for p in class.props.iter() {
         match p.name {
             "drive" => {
-                let node = [("driver", "null-co"), ("node-name", "blk0"), ("size", "67108864"), ("read-zeroes", "on")];
+                let node = [
+                    ("driver", "null-co"),
+                    ("node-name", "blk0"),
+                    ("size", "67108864"),
+                    ("read-zeroes", "on"),
+                ];
                 s.blockdevs.push(BlockdevSpec { options: dict(&node), loc: Loc::NONE });
                 props.push("drive", Value::text("blk0"));
             }
@@ -114,7 +126,13 @@ fn add_device(s: &mut VmSpec, class: &ClassInfo) {
             _ => {}
         }
     }
-    s.devices.push(DeviceSpec { driver: class.name.into(), id: Some("target".into()), props, loc: Loc::NONE });
+    s.devices.push(DeviceSpec {
+        driver: class.name.into(),
+        id: Some("target".into()),
+        props,
+        json: false,
+        loc: Loc::NONE,
+    });
 }
 
 fn dict(items: &[(&str, &str)]) -> Dict {

@@ -1,0 +1,34 @@
+use super::*;
+
+/// Steps for each class: all classes together take a few seconds in an unoptimised build.
+const STEPS: u64 = 1500;
+
+/// Classes that exist only for KVM, or that need what this build has not.
+const CANNOT: &[&str] = &["apic", "kvm-apic", "kvm-i8259", "kvm-ioapic", "kvm-pit"];
+
+#[test]
+fn a_machine_for_each_class() {
+    let (can, cannot) = classes();
+    let missing: Vec<_> = cannot.iter().filter(|(c, _)| !CANNOT.contains(c)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(can.len() > 40, "{can:?}");
+}
+
+#[test]
+fn nonsense_in_every_register() {
+    let progress = Progress::default();
+    let (can, _) = classes();
+    for class in can {
+        let r = run(class, 1, STEPS, &progress).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(r.steps, STEPS);
+    }
+}
+
+#[test]
+fn same_seed_same_guest() {
+    let mut a = Rng::new(7);
+    let mut b = Rng::new(7);
+    let list = |r: &mut Rng| (0..8).map(|_| r.value(4096)).collect::<Vec<_>>();
+    assert_eq!(list(&mut a), list(&mut b));
+    assert_ne!(list(&mut a), list(&mut Rng::new(8)));
+}
