@@ -18,7 +18,8 @@ const RESCAN: u64 = 64;
 /// Steps between two repairs of the device's BARs.
 const REPAIR: u64 = 512;
 
-/// One step, for messages.
+/// One step, for messages: its fields are read by `Debug` only.
+#[allow(dead_code)]
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     /// Space, address, size, value.
@@ -76,7 +77,7 @@ pub struct Guest {
 impl Guest {
     /// A driver of `target`.
     pub fn new(built: Built, target: DevId, seed: u64) -> Self {
-        let mut g = Self {
+        let g = Self {
             built,
             target,
             rng: Rng::new(seed),
@@ -244,7 +245,7 @@ impl Guest {
         let (rng, target) = (&mut self.rng, self.target);
         let mut m = self.built.shared.lock();
         let Some((common, notify, mult)) = virtio_windows(&mut m, target) else { return Step::Queue };
-        let mut put = |m: &mut Machine, at: u64, size: usize, v: u64| {
+        let put = |m: &mut Machine, at: u64, size: usize, v: u64| {
             m.bus_write(Space::Memory, common + at, &v.to_le_bytes()[..size]);
         };
         if rng.one_in(4) {

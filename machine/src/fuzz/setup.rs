@@ -85,13 +85,10 @@ fn add_device(s: &mut VmSpec, class: &ClassInfo) {
     for p in class.props.iter() {
         match p.name {
             "drive" => {
-                let node = [
-                    ("driver", "null-co"),
-                    ("node-name", "blk0"),
-                    ("size", "67108864"),
-                    ("read-zeroes", "on"),
-                ];
-                s.blockdevs.push(BlockdevSpec { options: dict(&node), loc: Loc::NONE });
+                let mut node = dict(&[("driver", "null-co"), ("node-name", "blk0")]);
+                node.push("size", Value::Int(64 << 20));
+                node.push("read-zeroes", Value::Bool(true));
+                s.blockdevs.push(BlockdevSpec { options: node, loc: Loc::NONE });
                 props.push("drive", Value::text("blk0"));
             }
             "chardev" => {

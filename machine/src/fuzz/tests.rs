@@ -1,27 +1,21 @@
 use super::*;
 
 /// Steps for each class: all classes together take a few seconds in an unoptimised build.
-const STEPS: u64 = 1500;
+const STEPS: u64 = 400;
 
 /// Classes that exist only for KVM, or that need what this build has not.
 const CANNOT: &[&str] = &["apic", "kvm-apic", "kvm-i8259", "kvm-ioapic", "kvm-pit"];
 
 #[test]
-fn a_machine_for_each_class() {
-    let (can, cannot) = classes();
-    let missing: Vec<_> = cannot.iter().filter(|(c, _)| !CANNOT.contains(c)).collect();
-    assert!(missing.is_empty(), "{missing:?}");
-    assert!(can.len() > 40, "{can:?}");
-}
-
-#[test]
 fn nonsense_in_every_register() {
     let progress = Progress::default();
-    let (can, _) = classes();
-    for class in can {
-        let r = run(class, 1, STEPS, &progress).unwrap_or_else(|e| panic!("{e}"));
+    let mut driven = 0;
+    for class in crate::qom::ALL_CLASSES.iter().map(|c| c.name).filter(|c| !CANNOT.contains(c)) {
+        let r = run(class, 1, STEPS, &progress).unwrap_or_else(|e| panic!("{class}: {e}"));
         assert_eq!(r.steps, STEPS);
+        driven += 1;
     }
+    assert!(driven > 40);
 }
 
 #[test]

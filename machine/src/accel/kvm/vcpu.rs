@@ -12,7 +12,7 @@ use kvm_ioctls::VcpuFd;
 
 use super::regs;
 use crate::cpu::BootRegs;
-use crate::memory::{access, Space};
+use crate::memory::{access, MapsReader, Space};
 use crate::run::{Cause, RunState};
 use crate::shared::Shared;
 
@@ -99,6 +99,7 @@ pub struct KvmVcpu {
     /// The vCPU.
     pub fd: VcpuFd,
     shared: Arc<Shared>,
+    maps: MapsReader,
     /// Reset state.
     pub reset: Option<ResetState>,
     /// The last exit's effect on registers is not complete yet (KVM completes it on the next entry).
@@ -123,7 +124,8 @@ impl RunPage {
 impl KvmVcpu {
     /// Wraps a new vCPU.
     pub fn new(index: usize, fd: VcpuFd, shared: Arc<Shared>) -> Self {
-        Self { index, fd, shared, reset: None, pending: false }
+        let maps = shared.maps.reader();
+        Self { index, fd, shared, maps, reset: None, pending: false }
     }
 
     /// The thread: parks until resumed, runs the guest, handles exits.
@@ -136,6 +138,8 @@ impl KvmVcpu {
                 self.enter_guest();
             }
             self.complete_exit();
+            // A parked vCPU keeps no old map, and the memory in it, alive.
+            self.maps.load();
         }
         shared.vcpus.leave(self.index);
     }
@@ -197,36 +201,37 @@ impl KvmVcpu {
 
     /// Port access: `count` elements of `size` bytes, all at the same port.
     fn port_io(&mut self) {
-        let run = self.fd.get_kvm_run();
+        let Self { fd, shared, maps, .. } = self;
+        let run = fd.get_kvm_run();
         // SAFETY: the exit reason is KVM_EXIT_IO, so `io` is the valid member.
         let io = unsafe { run.__bindgen_anon_1.io };
         let base = std::ptr::from_mut(run).cast::<u8>();
         let (size, count) = (usize::from(io.size), io.count as usize);
         // SAFETY: KVM puts `size * count` bytes of data at `data_offset` within the vCPU's shared mapping.
         let data = unsafe { std::slice::from_raw_parts_mut(base.add(io.data_offset as usize), size * count) };
-        let shared = self.shared.clone();
-        let maps = shared.maps.load();
+        let maps = maps.load();
         for item in data.chunks_exact_mut(size) {
-            let (port, mut target) = (u64::from(io.port), &*shared);
+            let (port, mut target) = (u64::from(io.port), &**shared);
             if u32::from(io.direction) == KVM_EXIT_IO_OUT {
-                access::write(&maps, Space::Io, port, item, &mut target);
+                access::write(maps, Space::Io, port, item, &mut target);
             } else {
-                access::read(&maps, Space::Io, port, item, &mut target);
+                access::read(maps, Space::Io, port, item, &mut target);
             }
         }
     }
 
     fn mmio(&mut self) {
-        let run = self.fd.get_kvm_run();
+        let Self { fd, shared, maps, .. } = self;
+        let run = fd.get_kvm_run();
         // SAFETY: the exit reason is KVM_EXIT_MMIO, so `mmio` is the valid member.
         let mmio = unsafe { &mut run.__bindgen_anon_1.mmio };
         let len = (mmio.len as usize).min(8);
-        let maps = self.shared.maps.load();
-        let (addr, mut target) = (mmio.phys_addr, &*self.shared);
+        let maps = maps.load();
+        let (addr, mut target) = (mmio.phys_addr, &**shared);
         if mmio.is_write != 0 {
-            access::write(&maps, Space::Memory, addr, &mmio.data[..len], &mut target);
+            access::write(maps, Space::Memory, addr, &mmio.data[..len], &mut target);
         } else {
-            access::read(&maps, Space::Memory, addr, &mut mmio.data[..len], &mut target);
+            access::read(maps, Space::Memory, addr, &mut mmio.data[..len], &mut target);
         }
     }
 
