@@ -10,6 +10,7 @@ impl Messages for Silent {
     fn warning(&mut self, _: &str) {}
     fn info(&mut self, _: &str) {}
     fn out(&mut self, _: &str) {}
+    fn err(&mut self, _: &str) {}
 }
 
 fn check(data: &[u8]) {

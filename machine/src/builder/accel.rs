@@ -32,7 +32,7 @@ pub fn select(
             Err(e) => {
                 if a.origin != AccelOrigin::Default || spec.accels.len() <= 1 {
                     if let Some(h) = &e.hint {
-                        messages.out(h.trim_end());
+                        messages.err(h.trim_end());
                     }
                     messages.info(&a.loc.locate(QError { hint: None, ..e.clone() }).desc);
                 }

@@ -3,7 +3,18 @@
 use super::Build;
 use crate::device::BusId;
 use crate::qom::{class_by_name, PropInput};
-use crate::QResult;
+use crate::{QError, QResult};
+
+/// The line that follows the error of a character device which an option for something else asked for.
+fn consequence(option: &str) -> Option<String> {
+    let (option, value) = option.split_once(' ')?;
+    match option {
+        "-serial" => Some(format!("could not connect serial device to character backend '{value}'")),
+        "-parallel" => Some(format!("could not connect parallel device to character backend '{value}'")),
+        "-debugcon" => Some(format!("invalid character backend '{value}'")),
+        _ => None,
+    }
+}
 
 impl Build<'_> {
     /// Creates all character devices.
@@ -17,7 +28,13 @@ impl Build<'_> {
                     Some(l) => messages.info(&format!("{l}: {text}")),
                     None => messages.info(&text),
                 })
-                .map_err(|e| loc.locate(e))?;
+                .map_err(|e| match consequence(loc.as_str().unwrap_or("")) {
+                    Some(text) => {
+                        messages.info(&loc.locate(e).desc);
+                        loc.locate(QError::generic(text))
+                    }
+                    None => loc.locate(e),
+                })?;
             if let Some(path) = self.m.chardevs.pty_path(id) {
                 self.messages.out(&format!("char device redirected to {path} (label {})", c.id));
             }

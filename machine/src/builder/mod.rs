@@ -23,6 +23,7 @@ pub use net::{nic_help, nic_models};
 pub use numa::{NumaNode, NumaState};
 pub use objects::check_objects;
 
+use std::io::Write;
 use std::sync::Arc;
 
 use crate::boards::{self, MachineObject, MachineType, RamLayout};
@@ -106,6 +107,11 @@ pub trait Messages {
     fn info(&mut self, text: &str);
     /// A plain line on standard output.
     fn out(&mut self, text: &str);
+    /// A plain line on standard error.
+    fn err(&mut self, text: &str) {
+        // Nobody to tell if that fails.
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
     /// Back ends exist, the board does not yet: the moment to connect monitors.
     ///
     /// # Errors

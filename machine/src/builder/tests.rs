@@ -14,6 +14,7 @@ impl Messages for Lines {
     }
     fn info(&mut self, _text: &str) {}
     fn out(&mut self, _text: &str) {}
+    fn err(&mut self, _: &str) {}
 }
 
 fn spec(machine: &str) -> VmSpec {

@@ -17,6 +17,7 @@ impl Messages for Silent {
     fn warning(&mut self, _: &str) {}
     fn info(&mut self, _: &str) {}
     fn out(&mut self, _: &str) {}
+    fn err(&mut self, _: &str) {}
 }
 
 /// Builds a machine and finds or creates a device of `class` in it: as the board has it, or as `-device` makes it.
