@@ -131,7 +131,9 @@ fn starts(v: &mut Vec<Case>) -> Res<()> {
         ("pc", "-machine pc,accel=kvm -m 128 -S -display none -serial null -monitor none"),
     ] {
         v.push(case(GREETING, name, "CPU ms", 8.0, move |b| answer(b, args, false)));
-        v.push(case("exec to the first QMP answer, machine built", name, "CPU ms", 8.0, move |b| answer(b, args, true)));
+        v.push(case("exec to the first QMP answer, machine built", name, "CPU ms", 8.0, move |b| {
+            answer(b, args, true)
+        }));
     }
     let tiny = images()?.tiny.to_string_lossy().into_owned();
     for (name, args) in [
@@ -220,7 +222,8 @@ fn exits(v: &mut Vec<Case>) -> Res<()> {
         let rom = rom.clone();
         let mut c = case("exit round trip, ring 0, own part", name, "ns", 3.0, move |b| {
             let args = format!("-machine pc,accel=kvm -nodefaults -m 128 -display none {DEBUG_EXIT} -serial stdio -bios {rom}");
-            let ticks = guest_best(b, &args, &format!("prog=exits op={op} count={}", floor::EXITS), "exits ")?;
+            let ticks =
+                guest_best(b, &args, &format!("prog=exits op={op} count={}", floor::EXITS), "exits ")?;
             Ok(ticks * 1000.0 / tsc_per_us)
         });
         c.floor = Some(floor::exit_ticks(op)? * 1000.0 / tsc_per_us);

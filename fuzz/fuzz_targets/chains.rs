@@ -24,9 +24,11 @@ fn check(data: &[u8]) {
     let q = Queue::new(0, layout, features, &m.maps);
     let mut chain = Chain::default();
     let mut popped = 0u32;
-    while let Ok(true) = q.avail.lock().pop(&mut chain) {
+    // Rings that lie over each other can offer chains for ever.
+    while popped < 2048 {
+        let more = q.avail.lock().pop(&mut chain);
+        let Ok(true) = more else { break };
         popped += 1;
-        assert!(popped <= 65536, "more chains than the ring has entries");
         let mut head = [0; 16];
         let n = chain.readable.read(0, &mut head);
         chain.writable.write(0, &head[..n]);

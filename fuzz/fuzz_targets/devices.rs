@@ -56,7 +56,11 @@ fn main() {
         }
         seed += 1;
     }
-    println!("{steps} steps, seeds {} to {seed}: {}", args.seed, if failed { "failures" } else { "no failure" });
+    println!(
+        "{steps} steps, seeds {} to {seed}: {}",
+        args.seed,
+        if failed { "failures" } else { "no failure" }
+    );
     std::process::exit(i32::from(failed));
 }
 

@@ -30,7 +30,8 @@ fn items(data: &[u8], step: usize) -> Vec<String> {
             out.push(match i {
                 Ok(v) => {
                     let text = wire::to_string(&v, Style::Compact);
-                    let again = Parser::new().next(&mut text.as_bytes());
+                    // A bare word ends only with what follows it.
+                    let again = Parser::new().next(&mut format!("{text}\n").as_bytes());
                     assert!(matches!(again, Some(Ok(_))), "{text}");
                     text
                 }

@@ -92,8 +92,9 @@ impl KvmAccel {
                 .with_hint("kvm version too old"));
         }
         if version > API_VERSION {
-            return Err(qerr!("failed to initialize kvm: Invalid argument")
-                .with_hint("kvm version not supported"));
+            return Err(
+                qerr!("failed to initialize kvm: Invalid argument").with_hint("kvm version not supported")
+            );
         }
         for cap in [
             Cap::UserMemory,
