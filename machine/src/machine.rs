@@ -146,6 +146,8 @@ pub struct Machine {
     pub ready: bool,
     /// What `-d` logs.
     pub log: std::sync::Arc<crate::log::Log>,
+    /// The board is being put together: the memory map is published once, when it is complete.
+    pub(crate) assembling: bool,
     /// Device that the power button is wired to.
     pub power_device: Option<DevId>,
     /// Device behind the VMware port.
@@ -213,6 +215,7 @@ impl Machine {
             migration_events: false,
             dump: None,
             ready: false,
+            assembling: false,
             power_device: None,
             vmport: None,
             firmware_dirs: firmware_dirs(),
@@ -280,7 +283,7 @@ impl Machine {
     pub fn settle(&mut self) {
         // A loop of devices that keep toggling each other's lines must not hang the machine.
         for _ in 0..10_000 {
-            if self.mem.is_dirty() {
+            if self.mem.is_dirty() && !self.assembling {
                 self.commit_memory();
             }
             let Some(e) = self.effects.pop_front() else { return };

@@ -2,8 +2,6 @@
 //!
 //! Devices are created in the order in which QEMU creates them, so that QOM paths and PCI slots agree.
 
-use std::path::Path;
-
 use super::memory::map_ram;
 use super::props::PcProps;
 use super::MachineType;
@@ -202,15 +200,7 @@ fn load_firmware(b: &mut Build<'_>, pci_mem: RegionId) -> QResult<()> {
     if path.is_none() && b.boots_directly() {
         return Ok(());
     }
-    let data = path.as_deref().and_then(|p: &Path| std::fs::read(p).ok());
-    let Some(data) = data.filter(|d| !d.is_empty() && d.len() % 65536 == 0) else {
-        return Err(qerr!("qemu: could not load PC BIOS '{name}'").bare());
-    };
-    let size = data.len() as u64;
-    let bios = b.m.new_ram("pc.bios", size, true, None)?;
-    if let Some(block) = b.m.ram_of(bios) {
-        block.write(0, &data);
-    }
+    let (bios, size) = super::memory::load_bios(b.m, path.as_deref(), name, true)?;
     b.firmware = Some((bios, size));
     let isa_size = size.min(128 << 10);
     let alias = RegionKind::Alias { target: bios, offset: size - isa_size, readonly: true };

@@ -30,7 +30,7 @@ pub fn select(m: &mut Machine, spec: &VmSpec, topo: Topology, messages: &mut dyn
             Err(e) => {
                 if a.origin != AccelOrigin::Default || spec.accels.len() <= 1 {
                     if let Some(h) = &e.hint {
-                        messages.out(h.trim_end());
+                        messages.plain(h.trim_end());
                     }
                     messages.info(&a.loc.locate(QError { hint: None, ..e.clone() }).desc);
                 }

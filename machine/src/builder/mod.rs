@@ -115,6 +115,13 @@ pub trait Messages {
     fn out(&mut self, text: &str);
     /// A plain line on standard error.
     fn plain(&mut self, text: &str);
+    /// Back ends exist, the board does not yet: the moment to connect monitors.
+    ///
+    /// # Errors
+    /// Ends the construction.
+    fn backends_ready(&mut self, _m: &mut Machine) -> QResult<()> {
+        Ok(())
+    }
 }
 
 /// What `build` made.
@@ -182,6 +189,7 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     let mut m = Machine::new();
     add_fds(&mut m, spec)?;
     m.log = Arc::new(log);
+    m.assembling = true;
     let event_loop = EventLoop::new(&mut m)
         .map_err(|e| qerr!("cannot create event loop: {}", crate::error::strerror(&e)))?;
     m.firmware_dirs.splice(0..0, spec.firmware.data_dirs.iter().map(std::path::PathBuf::from));
@@ -220,10 +228,13 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     placed?;
     b.configure_numa()?;
     b.create_netdevs()?;
+    b.messages.backends_ready(b.m)?;
     (kind.init)(&mut b)?;
     b.create_user_devices()?;
     b.check_orphans()?;
     b.warn_net();
+    b.m.assembling = false;
+    b.m.settle();
     b.m.power_device = b.power_device;
     if let Some(pm) = b.power_device {
         piix4_pm::machine_ready(b.m, pm);

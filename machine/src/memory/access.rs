@@ -70,7 +70,8 @@ pub fn read(maps: &FlatMaps, space: Space, addr: u64, buf: &mut [u8], target: &m
             }
             FlatKind::Io { owner, spec } => {
                 let v = target.io_read(*owner, *spec, r.offset + (at - r.start), n as u8);
-                part.copy_from_slice(&v.to_le_bytes()[..n]);
+                // At most eight bytes: a loop costs less than a call.
+                part.iter_mut().zip(v.to_le_bytes()).for_each(|(to, from)| *to = from);
             }
         }
         pos += n;
@@ -98,7 +99,7 @@ pub fn write(maps: &FlatMaps, space: Space, addr: u64, data: &[u8], target: &mut
             FlatKind::Ram { .. } => drop(view.write(at, part)),
             FlatKind::Io { owner, spec } => {
                 let mut v = [0u8; 8];
-                v[..n].copy_from_slice(part);
+                v.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
                 target.io_write(*owner, *spec, r.offset + (at - r.start), n as u8, u64::from_le_bytes(v));
             }
         }

@@ -1,5 +1,6 @@
 //! The flat map: sorted, disjoint ranges, looked up by binary search.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -75,6 +76,8 @@ pub trait WriteObserver: Send + Sync {
 pub struct FlatView {
     ranges: Vec<FlatRange>,
     observer: Option<Arc<dyn WriteObserver>>,
+    /// Where the last look-up ended: guests mostly use one device at a time. Only a hint, any value will do.
+    hint: AtomicUsize,
 }
 
 impl FlatView {
@@ -87,7 +90,7 @@ impl FlatView {
                 _ => ranges.push(r),
             }
         }
-        Self { ranges, observer: None }
+        Self { ranges, observer: None, hint: AtomicUsize::new(0) }
     }
 
     /// Reports all writes through this view.
@@ -109,8 +112,14 @@ impl FlatView {
 
     /// The range that holds `addr`.
     pub fn find(&self, addr: u64) -> Option<&FlatRange> {
+        let last = self.ranges.get(self.hint.load(Ordering::Relaxed));
+        if let Some(r) = last.filter(|r| r.start <= addr && addr <= r.last) {
+            return Some(r);
+        }
         let i = self.ranges.partition_point(|r| r.last < addr);
-        self.ranges.get(i).filter(|r| r.start <= addr)
+        let found = self.ranges.get(i).filter(|r| r.start <= addr)?;
+        self.hint.store(i, Ordering::Relaxed);
+        Some(found)
     }
 
     /// Host address of `len` bytes at `addr` if they lie in one RAM range (and may be written, if `write`).

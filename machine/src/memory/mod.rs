@@ -39,6 +39,16 @@ pub struct FlatMaps {
 #[derive(Clone)]
 pub struct Maps(Arc<ArcSwap<FlatMaps>>);
 
+/// A thread's own handle of the maps. It keeps the snapshot that it saw last alive.
+pub struct MapsReader(arc_swap::Cache<Arc<ArcSwap<FlatMaps>>, Arc<FlatMaps>>);
+
+impl MapsReader {
+    /// The current snapshot.
+    pub fn load(&mut self) -> &FlatMaps {
+        self.0.load()
+    }
+}
+
 impl Default for Maps {
     fn default() -> Self {
         Self(Arc::new(ArcSwap::from_pointee(FlatMaps::default())))
@@ -49,6 +59,11 @@ impl Maps {
     /// The current snapshot. Keep the guard short: the old map lives as long as it.
     pub fn load(&self) -> arc_swap::Guard<Arc<FlatMaps>> {
         self.0.load()
+    }
+
+    /// A handle for one thread that looks often: as long as nothing changed a look costs one comparison.
+    pub fn reader(&self) -> MapsReader {
+        MapsReader(arc_swap::Cache::new(self.0.clone()))
     }
 
     /// The current snapshot as an owned handle.
