@@ -58,7 +58,7 @@ fn spec(board: &str) -> VmSpec {
     let mut s = VmSpec::default();
     s.machine.kind = Some(board.into());
     s.accels.push(AccelSpec {
-        name: "qtest".into(),
+        name: "tcg".into(),
         props: Dict::new(),
         origin: AccelOrigin::Option,
         loc: Loc::NONE,
@@ -122,6 +122,7 @@ fn add_device(s: &mut VmSpec, class: &ClassInfo) {
                 });
                 props.push("memdev", Value::text("mem0"));
             }
+            "chassis_nr" => props.push("chassis_nr", Value::Int(1)),
             _ => {}
         }
     }
