@@ -11,7 +11,8 @@ use crate::spec::{
 /// RAM of the guest in bytes.
 pub const RAM: u64 = 16 << 20;
 
-struct Silent;
+/// Nobody to tell.
+pub struct Silent;
 
 impl Messages for Silent {
     fn warning(&mut self, _: &str) {}
