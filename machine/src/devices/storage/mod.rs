@@ -6,5 +6,6 @@ pub mod fdc;
 pub mod geometry;
 pub mod ide;
 pub mod pflash;
+pub mod scsi;
 #[cfg(test)]
 pub mod testing;
