@@ -3,6 +3,7 @@
 use rqemu_block::DriveOpts;
 
 use super::Build;
+use crate::boards::PcProps;
 use crate::device::BusId;
 use crate::qom::{class_by_name, PropInput};
 use crate::spec::{DriveInterface, DrivePlace, DriveSpec, Media, OnError};
@@ -74,6 +75,7 @@ impl Build<'_> {
             let taken = match p.interface {
                 DriveInterface::None | DriveInterface::Virtio => true,
                 DriveInterface::Ide => p.bus < 2 && self.m.tree.find_bus("ide.0").is_some(),
+                DriveInterface::Pflash => p.bus == 0 && p.unit < 2 && self.props::<PcProps>().is_some(),
                 DriveInterface::Floppy => p.unit < 2 && self.m.tree.find_bus("floppy-bus.0").is_some(),
                 _ => false,
             };

@@ -91,6 +91,8 @@ pub struct Build<'a> {
     pub power_device: Option<DevId>,
     /// System firmware: region and size.
     pub firmware: Option<(RegionId, u64)>,
+    /// The firmware is in flash chips.
+    pub flash: bool,
     /// Names of back ends, in the order of `spec.netdevs`; `None`: not made.
     pub netdev_names: Vec<Option<String>>,
     /// Hub ports of cards (`-net nic`), by index into `spec.nics`.
@@ -214,6 +216,7 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
         isa_bus: None,
         power_device: None,
         firmware: None,
+        flash: false,
         netdev_names: Vec::new(),
         nic_ports: Vec::new(),
         created_nics: Vec::new(),
@@ -393,7 +396,7 @@ impl Build<'_> {
 
     /// Whether a kernel is to be started without going through firmware: unless the user names a firmware.
     pub fn boots_directly(&self) -> bool {
-        self.spec.firmware.kernel.is_some() && self.wanted_firmware().is_none()
+        self.spec.firmware.kernel.is_some() && !self.flash && self.wanted_firmware().is_none()
     }
 
     /// Firmware that the user names: `-bios`, or the machine's `firmware` property.

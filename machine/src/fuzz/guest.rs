@@ -294,7 +294,7 @@ fn owner(r: &FlatRange, m: &Machine) -> Option<DevId> {
     match r.kind {
         FlatKind::Io { owner: Owner::Device(d, _) | Owner::MsixTable(d) | Owner::MsixPba(d), .. } => Some(d),
         // Memory of a device (video memory) counts as registers; system memory belongs to none.
-        FlatKind::Ram { .. } => m.mem.get(r.region)?.device,
+        FlatKind::Ram { .. } | FlatKind::RomDevice { .. } => m.mem.get(r.region)?.device,
         FlatKind::Io { .. } => None,
     }
 }

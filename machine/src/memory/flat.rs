@@ -25,6 +25,26 @@ pub enum FlatKind {
         /// Access sizes.
         spec: IoSpec,
     },
+    /// Host memory to read; writes are handled by code.
+    RomDevice {
+        /// The block.
+        block: Arc<RamBlock>,
+        /// Who.
+        owner: Owner,
+        /// Sizes of writes.
+        spec: IoSpec,
+    },
+}
+
+impl FlatKind {
+    /// The memory that reads come from, and whether writes go elsewhere or nowhere.
+    pub fn memory(&self) -> Option<(&Arc<RamBlock>, bool)> {
+        match self {
+            Self::Ram { block, readonly } => Some((block, *readonly)),
+            Self::RomDevice { block, .. } => Some((block, true)),
+            Self::Io { .. } => None,
+        }
+    }
 }
 
 /// One range; `last` is inclusive so that the end of the space can be expressed.
@@ -125,8 +145,8 @@ impl FlatView {
     /// Host address of `len` bytes at `addr` if they lie in one RAM range (and may be written, if `write`).
     pub fn host_ptr(&self, addr: u64, len: u64, write: bool) -> Option<*mut u8> {
         let r = self.find(addr)?;
-        let FlatKind::Ram { block, readonly } = &r.kind else { return None };
-        if (write && *readonly) || len > r.last - addr + 1 || len == 0 {
+        let (block, readonly) = r.kind.memory()?;
+        if (write && readonly) || len > r.last - addr + 1 || len == 0 {
             return None;
         }
         let off = r.offset + (addr - r.start);
@@ -152,9 +172,9 @@ impl FlatView {
         while pos < len {
             let at = addr.checked_add(pos as u64).ok_or(MemError::Unmapped(addr))?;
             let r = self.find(at).ok_or(MemError::Unmapped(at))?;
-            let FlatKind::Ram { block, readonly } = &r.kind else { return Err(MemError::Unmapped(at)) };
+            let (block, readonly) = r.kind.memory().ok_or(MemError::Unmapped(at))?;
             let n = ((r.last - at).saturating_add(1)).min((len - pos) as u64) as usize;
-            if !f(block, *readonly, r.offset + (at - r.start), pos..pos + n) {
+            if !f(block, readonly, r.offset + (at - r.start), pos..pos + n) {
                 return Err(MemError::Unmapped(at));
             }
             pos += n;

@@ -31,8 +31,20 @@ pub enum Space {
 pub struct FlatMaps {
     /// Memory.
     pub mem: FlatView,
+    /// Memory as system management mode sees it, where that differs.
+    pub smm: Option<FlatView>,
     /// Ports.
     pub io: FlatView,
+}
+
+impl FlatMaps {
+    /// Memory as a processor in (`smm`) or outside of system management mode sees it.
+    pub fn memory(&self, smm: bool) -> &FlatView {
+        match &self.smm {
+            Some(v) if smm => v,
+            _ => &self.mem,
+        }
+    }
 }
 
 /// The published flat maps; cheap to clone and to read from any thread.

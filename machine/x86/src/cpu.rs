@@ -103,6 +103,8 @@ pub struct Cpu {
     pub smi_pending: bool,
     /// In system management mode.
     pub smm: bool,
+    /// NMIs were blocked when it was entered.
+    pub nmi_before_smm: bool,
     /// `take_interrupt` may have something.
     pub intr: bool,
     /// Interrupts are held off for one instruction (after STI, MOV SS).
@@ -169,6 +171,7 @@ impl Cpu {
             nmi_pending: false,
             smi_pending: false,
             smm: false,
+            nmi_before_smm: false,
             intr: false,
             inhibit: false,
             tsc_offset: 0,

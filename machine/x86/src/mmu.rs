@@ -374,6 +374,15 @@ impl Cpu {
                 self.bus().mmio_write(phys + i as u64, 1, v >> (8 * i) & 0xff);
             }
         }
+        self.device_written();
+    }
+
+    /// A device was written to: it may have moved memory (flash does with every command).
+    #[inline]
+    pub(crate) fn device_written(&mut self) {
+        if self.bus().map_changed() {
+            self.flush_tlb_all();
+        }
     }
 
     #[cold]

@@ -293,6 +293,13 @@ impl ApicBus {
         true
     }
 
+    /// A system management interrupt from the board.
+    pub fn smi(&self, index: usize) {
+        if let Some(c) = self.cells.get(index) {
+            c.change(pending::SMI, 0);
+        }
+    }
+
     // ---- registers -------------------------------------------------------------------------------------------
 
     /// Physical page of a processor's registers (`u64::MAX`: not in memory).

@@ -174,6 +174,12 @@ impl Accel for TcgAccel {
         }
     }
 
+    fn smi(&mut self) {
+        if let Some(r) = &self.run {
+            r.apics.smi(0);
+        }
+    }
+
     fn set_a20(&mut self, on: bool) {
         // As on QEMU's PC: the gate is the boot processor's.
         if let Some(r) = &self.run {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rqemu_x86::bus::Request;
+use rqemu_x86::bus::{Bus, Request};
 use rqemu_x86::cpu::Exit;
 use rqemu_x86::Cpu;
 
@@ -75,6 +75,7 @@ impl TcgVcpu {
         if self.apics.pending(index) & pending::INIT != 0 {
             self.apics.init(index);
             self.cpu.reset(false);
+            self.bus.smm(index as u32, false);
             self.activity = Activity::at_reset(index);
         }
         let ints = pending::APIC | pending::PIC;
@@ -114,6 +115,7 @@ impl TcgVcpu {
     /// Back to the power-on state (or the direct boot entry).
     pub fn reset(&mut self, boot: Option<&BootRegs>) {
         self.cpu.reset(true);
+        self.bus.smm(self.index as u32, false);
         self.activity = Activity::at_reset(self.index);
         if let Some(b) = boot {
             regs::set_boot_regs(&mut self.cpu, b);

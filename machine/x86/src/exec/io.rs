@@ -74,6 +74,7 @@ pub fn output<T: Int>(cpu: &mut Cpu, op: &Op) -> Next {
     if r.is_ok() {
         let v = cpu.reg::<T>(0).to_u64() as u32;
         cpu.bus().port_out(p, T::BYTES as u8, v);
+        cpu.device_written();
     }
     done(cpu, op, r)
 }

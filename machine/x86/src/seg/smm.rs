@@ -48,6 +48,8 @@ impl Cpu {
     /// Takes an SMI.
     pub(crate) fn enter_smm(&mut self) {
         self.smm = true;
+        self.nmi_before_smm = self.nmi_masked;
+        self.nmi_masked = true;
         self.bus().smm(self.id, true);
         self.flush_tlb_all();
         for i in 0..6 {
@@ -127,6 +129,7 @@ impl Cpu {
             self.segs[sreg::SS].dpl()
         };
         self.smm = false;
+        self.nmi_masked = self.nmi_before_smm;
         self.bus().smm(self.id, false);
         self.flush_tlb_all();
         self.update_mode();
