@@ -61,6 +61,8 @@ fn mask6(len: u8) -> u128 {
 #[derive(Clone, Debug)]
 pub(super) struct Config {
     pub v4: Option<Net4>,
+    /// The IPv4 network for `info network`, also if it is switched off.
+    shown: Ipv4Addr,
     pub v6: Option<Net6>,
     /// The guest reaches nothing outside.
     pub restrict: bool,
@@ -278,6 +280,7 @@ impl Config {
             return Err(qerr!("'bootfile' parameter cannot exceed 127 bytes"));
         }
         Ok(Self {
+            shown: net4.net,
             v4: v4.then_some(net4),
             v6: v6.then_some(net6),
             restrict: p.get_bool("restrict")?.unwrap_or(false),
@@ -292,8 +295,7 @@ impl Config {
 
     /// Text of `info network`.
     pub fn describe(&self) -> String {
-        let net = self.v4.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |v| v.net);
-        format!("net={net},restrict={}", if self.restrict { "on" } else { "off" })
+        format!("net={},restrict={}", self.shown, if self.restrict { "on" } else { "off" })
     }
 }
 

@@ -30,6 +30,8 @@ struct Ping {
     /// As the guest sees it.
     dst: IpAddr,
     id: u16,
+    /// Where it really goes.
+    real: IpAddr,
     sock: UdpSocket,
     /// The socket is raw: replies come with their IP header, also those to others.
     raw: bool,
@@ -55,6 +57,16 @@ pub(super) fn unreachable_code(e: &std::io::Error) -> u8 {
     match e.raw_os_error() {
         Some(libc::EHOSTUNREACH) => HOST,
         _ => NET,
+    }
+}
+
+/// An error of IPv4 in the words of IPv6.
+pub(super) fn translate((kind, code): (u8, u8)) -> (u8, u8) {
+    match (kind, code) {
+        (UNREACHABLE, PORT) => (1, 4),
+        (UNREACHABLE, HOST) => (1, 3),
+        (TIME_EXCEEDED, _) => (3, 0),
+        _ => (1, 0),
     }
 }
 
@@ -105,7 +117,7 @@ impl User {
         let same = |q: &Option<Ping>| q.as_ref().is_some_and(|q| (q.guest, q.dst, q.id) == (p.src, p.dst, id));
         let slot = match self.ping.list.iter().position(same) {
             Some(i) => i,
-            None => self.ping_new(p, id)?,
+            None => self.ping_new(p, id, to.ip())?,
         };
         let now = self.now;
         let Some(Some(q)) = self.ping.list.get_mut(slot) else { return Ok(()) };
@@ -113,7 +125,7 @@ impl User {
         q.sock.send_to(p.body, to).map(|_| ())
     }
 
-    fn ping_new(&mut self, p: &Packet<'_>, id: u16) -> std::io::Result<usize> {
+    fn ping_new(&mut self, p: &Packet<'_>, id: u16, real: IpAddr) -> std::io::Result<usize> {
         let (sock, raw) = socket()?;
         let list = &mut self.ping.list;
         let free = list.iter().position(Option::is_none);
@@ -130,7 +142,7 @@ impl User {
         };
         self.watch.add(sock.as_raw_fd(), Source::Ping, slot)?;
         if let Some(q) = list.get_mut(slot) {
-            *q = Some(Ping { guest: p.src, dst: p.dst, id, sock, raw, used: self.now });
+            *q = Some(Ping { guest: p.src, dst: p.dst, id, real, sock, raw, used: self.now });
         }
         self.due(self.now + IDLE);
         Ok(slot)
@@ -140,10 +152,10 @@ impl User {
     pub(super) fn ping_event(&mut self, slot: usize) {
         let mut buf = vec![0; 65536];
         while let Some(Some(q)) = self.ping.list.get(slot) {
-            let Ok((n, _)) = q.sock.recv_from(&mut buf) else { return };
+            let Ok((n, from)) = q.sock.recv_from(&mut buf) else { return };
             let at = if q.raw { usize::from(buf[0] & 15) * 4 } else { 0 };
             let Some(b) = buf.get(at..n).filter(|b| b.len() >= 8 && b[0] == ECHO_REPLY) else { continue };
-            if q.raw && be16(b, 4) != Some(q.id) {
+            if q.raw && (be16(b, 4) != Some(q.id) || from.ip() != q.real) {
                 continue;
             }
             let mut reply = b.to_vec();

@@ -45,7 +45,7 @@ impl Flow {
 
     fn alias(&mut self, real: SocketAddr, seen: SocketAddr) {
         self.aliases.retain(|a| a.0 != real);
-        if real != seen {
+        if real != seen || real.ip().is_loopback() {
             if self.aliases.len() >= MAX_ALIASES {
                 self.aliases.remove(0);
             }
@@ -181,12 +181,17 @@ impl User {
                 self.udp_open(guest, sock, real.is_ipv6(), None)?
             }
         };
+        // Nobody answers from the broadcast address.
+        let answerer = match seen.ip() {
+            IpAddr::V4(ip) if ip.is_broadcast() => self.seen_as(real),
+            _ => seen,
+        };
         let now = self.now;
         let Some(Some(f)) = self.udp.flows.get_mut(slot) else { return Ok(()) };
         f.used = now;
         f.last = seen;
         f.idle = if seen.port() == DNS_PORT { IDLE_DNS } else { IDLE };
-        f.alias(real, seen);
+        f.alias(real, answerer);
         // An error of an earlier datagram is reported first; it does not concern this one.
         match f.sock.send_to(data, real) {
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => f.sock.send_to(data, real).map(|_| ()),
@@ -289,7 +294,10 @@ impl User {
         packet.extend(udp);
         match seen.ip() {
             IpAddr::V4(_) => self.icmp_quote(seen.ip(), guest.ip(), icmp, &packet),
-            IpAddr::V6(_) => self.icmp6_quote(seen.ip(), guest.ip(), icmp, &packet),
+            IpAddr::V6(_) => {
+                let icmp = if real.is_ipv4() { icmp::translate(icmp) } else { icmp };
+                self.icmp6_quote(seen.ip(), guest.ip(), icmp, &packet);
+            }
         }
         true
     }

@@ -425,7 +425,7 @@ impl User {
         segment::put(&mut b, f, HEADER);
         let sum = checksum::finish(checksum::add(packet::pseudo(src, dst, TCP, HEADER), &b));
         b[16..18].copy_from_slice(&sum.to_be_bytes());
-        self.link.send_ip(src, dst, TCP, 0, 64, &b);
+        self.link.send_ip(src, dst, TCP, 0, if dst.is_ipv4() { 64 } else { 255 }, &b);
     }
 
     /// Ends a connection on both sides.
