@@ -8,6 +8,7 @@ use rqemu_x86::Cpu;
 
 use super::bus::GuestBus;
 use super::regs;
+use super::turn::Turn;
 use crate::accel::lapic::{pending, ApicBus};
 use crate::accel::Activity;
 use crate::cpu::BootRegs;
@@ -23,13 +24,22 @@ pub struct TcgVcpu {
     shared: Arc<Shared>,
     apics: Arc<ApicBus>,
     activity: Activity,
+    /// With `thread=single`.
+    turn: Option<Turn>,
 }
 
 impl TcgVcpu {
     /// Wraps a processor.
-    pub fn new(index: usize, cpu: Cpu, bus: GuestBus, shared: Arc<Shared>, apics: Arc<ApicBus>) -> Self {
+    pub fn new(
+        index: usize,
+        cpu: Cpu,
+        bus: GuestBus,
+        shared: Arc<Shared>,
+        apics: Arc<ApicBus>,
+        turn: Option<Turn>,
+    ) -> Self {
         let activity = Activity::at_reset(index);
-        Self { index, cpu: Box::new(cpu), bus: Arc::new(bus), shared, apics, activity }
+        Self { index, cpu: Box::new(cpu), bus: Arc::new(bus), shared, apics, activity, turn }
     }
 
     /// The thread: parks until resumed, runs the guest.
@@ -57,7 +67,11 @@ impl TcgVcpu {
         if !self.ready() {
             return;
         }
-        match self.cpu.run(&*self.bus.clone()) {
+        let exit = {
+            let _mine = self.turn.as_ref().map(Turn::take);
+            self.cpu.run(&*self.bus.clone())
+        };
+        match exit {
             Exit::Hlt => self.activity = Activity::Halted,
             Exit::Interrupted => {}
             Exit::Shutdown => {
