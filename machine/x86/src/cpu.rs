@@ -37,6 +37,8 @@ pub enum Exit {
     Interrupted,
     /// Triple fault; RIP is where the first fault occurred.
     Shutdown,
+    /// The other engine has to execute the instruction at RIP (only with [`Cpu::assist`]).
+    Leave,
 }
 
 /// One x86-64 processor.
@@ -111,6 +113,11 @@ pub struct Cpu {
     pub tsc_offset: u64,
     /// Called before an exception or interrupt is delivered (`-d int`).
     pub on_event: Option<fn(&Cpu, Exception)>,
+    /// Helps another engine out: what only that one can do is left to it, and code is compared with what was decoded
+    /// whenever the other one may have changed it. See [`Cpu::assist`].
+    pub(crate) assisting: bool,
+    /// [`Cpu::run`] returns when that many instructions were entered.
+    pub stop_at: u64,
     pub(crate) exit: Option<Exit>,
     pub(crate) stepping: bool,
     /// The instruction just executed suppresses the single-step trap (it loaded SS, or entered a handler).
@@ -174,6 +181,8 @@ impl Cpu {
             tsc_offset: 0,
             icount: 0,
             on_event: None,
+            assisting: false,
+            stop_at: u64::MAX,
             exit: None,
             stepping: false,
             skip_trap: false,

@@ -262,6 +262,9 @@ impl Cpu {
             Ok(m) => m,
             Err(code) => return self.page_fault(lin, code),
         };
+        if self.assisting && self.bus().elsewhere(m.phys) {
+            return self.raise(Exception::new(Exception::LEAVE));
+        }
         // A page that is only read so far must not be marked dirty by a write mapping.
         let e = self.make_entry(page, m, access == Access::Write || m.write);
         self.xlat.fill(t, page, e);

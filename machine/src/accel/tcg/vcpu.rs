@@ -59,7 +59,7 @@ impl TcgVcpu {
         }
         match self.cpu.run(&*self.bus.clone()) {
             Exit::Hlt => self.activity = Activity::Halted,
-            Exit::Interrupted => {}
+            Exit::Interrupted | Exit::Leave => {}
             Exit::Shutdown => {
                 self.shared.lock().request_reset(Cause::GuestReset);
                 // The main loop stops everything before it resets.
