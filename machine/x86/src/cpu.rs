@@ -39,6 +39,9 @@ pub enum Exit {
     Shutdown,
     /// The other engine has to execute the instruction at RIP (only with [`Cpu::assist`]).
     Leave,
+    /// A point of the debugger ([`crate::debug::Points`]): RIP is at the breakpoint, or behind the instruction that hit a
+    /// watchpoint.
+    Debug,
 }
 
 /// One x86-64 processor.
@@ -118,6 +121,9 @@ pub struct Cpu {
     pub(crate) assisting: bool,
     /// [`Cpu::run`] returns when that many instructions were entered.
     pub stop_at: u64,
+    pub(crate) points: Option<Box<crate::debug::Points>>,
+    /// The watchpoint that was hit.
+    pub(crate) hit: Option<usize>,
     pub(crate) exit: Option<Exit>,
     pub(crate) stepping: bool,
     /// The instruction just executed suppresses the single-step trap (it loaded SS, or entered a handler).
@@ -183,6 +189,8 @@ impl Cpu {
             on_event: None,
             assisting: false,
             stop_at: u64::MAX,
+            points: None,
+            hit: None,
             exit: None,
             stepping: false,
             skip_trap: false,

@@ -42,6 +42,16 @@ impl Cpu {
         self.with_bus(bus, |cpu| cpu.deliver(source, Exception { vector, error }))
     }
 
+    /// Reads `size` (1, 2, 4, 8) bytes of memory at a linear address, as a supervisor.
+    pub fn peek(&mut self, bus: &dyn Bus, linear: u64, size: usize) -> Option<u64> {
+        self.with_bus(bus, |cpu| cpu.as_supervisor(|c| c.read_slow(linear, size, 0))).ok()
+    }
+
+    /// Writes likewise; `false` if it cannot.
+    pub fn poke(&mut self, bus: &dyn Bus, linear: u64, size: usize, value: u64) -> bool {
+        self.with_bus(bus, |cpu| cpu.as_supervisor(|c| c.write_slow(linear, size, value, 0))).is_ok()
+    }
+
     /// Forgets all decoded code: memory may have changed behind the processor's back.
     pub fn forget_code(&mut self) {
         self.code.forget_all();

@@ -32,6 +32,7 @@ pub mod bus;
 pub mod code;
 pub mod cpu;
 pub mod cpuid;
+pub mod debug;
 pub mod embed;
 pub mod exec;
 pub mod fault;

@@ -266,7 +266,8 @@ impl Cpu {
             return self.raise(Exception::new(Exception::LEAVE));
         }
         // A page that is only read so far must not be marked dirty by a write mapping.
-        let e = self.make_entry(page, m, access == Access::Write || m.write);
+        let mut e = self.make_entry(page, m, access == Access::Write || m.write);
+        self.watch_entry(&mut e);
         self.xlat.fill(t, page, e);
         Ok(e)
     }
@@ -326,6 +327,7 @@ impl Cpu {
         let n = Self::split(lin, size);
         if n == size {
             let e = self.entry_for(lin, Access::Read, seg)?;
+            self.note_access(lin, size, false)?;
             let phys = e.phys & PAGE_MASK | lin & (PAGE - 1);
             if e.phys & flag::IO != 0 {
                 return Ok(self.mmio_r(phys, size));
@@ -391,6 +393,7 @@ impl Cpu {
             return self.write_slow(second, size - n, v >> (8 * n), seg);
         }
         let e = self.entry_for(lin, Access::Write, seg)?;
+        self.note_access(lin, size, true)?;
         if e.phys & (flag::IO | flag::ROM) != 0 {
             self.mmio_w(e.phys & PAGE_MASK | lin & (PAGE - 1), size, v);
             return Ok(());
@@ -435,7 +438,7 @@ impl Cpu {
             self.code.hit(p, lin as usize & 4095, size, Some(&ctl));
             self.bump();
         }
-        if p.granules.load(std::sync::atomic::Ordering::SeqCst) == 0 {
+        if p.granules.load(std::sync::atomic::Ordering::SeqCst) == 0 && !self.watched_page(lin) {
             // No code left: the fast path again.
             let t = self.tlb_index();
             let i = crate::tlb::Tlb::index(lin);
@@ -461,6 +464,7 @@ impl Cpu {
             return self.probe_write_slow(second, size - n, seg);
         }
         let e = self.entry_for(lin, Access::Write, seg)?;
+        self.note_access(lin, n, true)?;
         if e.phys & (flag::IO | flag::ROM) == 0 && e.write & SLOW != 0 {
             let host = lin.wrapping_add(e.addend);
             if !self.stepping && self.in_current_block(host, size) {
@@ -476,6 +480,7 @@ impl Cpu {
             return None;
         }
         let e = self.entry_for(lin, Access::Write, sreg::DS as u8).ok()?;
+        self.note_access(lin, size, true).ok()?;
         if e.phys & (flag::IO | flag::ROM) != 0 {
             return None;
         }
@@ -489,6 +494,7 @@ impl Cpu {
     /// `None` for device memory.
     pub(crate) fn bulk_r(&mut self, lin: u64, len: usize, seg: u8) -> R<Option<(*const u8, usize)>> {
         let e = self.entry_for(lin, Access::Read, seg)?;
+        self.note_access(lin, Self::split(lin, len), false)?;
         if e.phys & flag::IO != 0 {
             return Ok(None);
         }
@@ -498,10 +504,11 @@ impl Cpu {
     /// Likewise for a bulk write; code there is invalidated.
     pub(crate) fn bulk_w(&mut self, lin: u64, len: usize, seg: u8) -> R<Option<(*mut u8, usize)>> {
         let e = self.entry_for(lin, Access::Write, seg)?;
+        let n = Self::split(lin, len);
+        self.note_access(lin, n, true)?;
         if e.phys & (flag::IO | flag::ROM) != 0 {
             return Ok(None);
         }
-        let n = Self::split(lin, len);
         if e.write & SLOW != 0 {
             self.code_write(lin, e, n)?;
         }

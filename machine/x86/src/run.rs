@@ -144,9 +144,9 @@ impl Cpu {
 
     /// Delivers `self.exc` as a fault. False: triple fault.
     fn deliver_fault(&mut self) -> bool {
-        if self.exc.vector == Exception::LEAVE {
+        if matches!(self.exc.vector, Exception::LEAVE | Exception::STOP) {
             self.blk = std::ptr::null();
-            self.exit = Some(Exit::Leave);
+            self.exit = Some(if self.exc.vector == Exception::LEAVE { Exit::Leave } else { Exit::Debug });
             return true;
         }
         self.deliver(Source::Fault, self.exc)

@@ -357,7 +357,7 @@ impl KvmVcpu {
             // Its flags, then the length and the bytes of the instruction.
             const INT3: u64 = 0xcc;
             if self.debug.software && n > 1 && data[0] & 1 != 0 && data[1] >> 8 & 0xff == INT3 {
-                let pc = self.fd.get_regs().map_or(0, |r| r.rip);
+                let pc = regs::linear_pc(&self.fd);
                 return self.debug_stop(3, pc, 0);
             }
             if self.assist(true) {

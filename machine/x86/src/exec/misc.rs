@@ -11,6 +11,12 @@ pub fn undefined(cpu: &mut Cpu, op: &Op) -> Next {
     fail(cpu, op)
 }
 
+/// A debugger's breakpoint is before the next instruction.
+pub fn breakpoint(cpu: &mut Cpu, op: &Op) -> Next {
+    cpu.exc = Exception::new(Exception::STOP);
+    fail(cpu, op)
+}
+
 /// Raises #NM.
 pub fn device_not_available(cpu: &mut Cpu, op: &Op) -> Next {
     cpu.exc = Exception::new(Exception::NM);

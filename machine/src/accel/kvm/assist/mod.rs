@@ -13,6 +13,7 @@
 //! of a guest that was taken over; it does not.
 
 mod bus;
+mod events;
 mod state;
 
 use std::fs::File;
@@ -31,6 +32,7 @@ use rqemu_x86::state::rflags;
 use rqemu_x86::{Cpu, Exit, Model};
 
 use self::bus::AssistBus;
+use self::events::Entered;
 use self::state::TscOffset;
 use super::user_irq::UserIrqs;
 use super::vcpu::KvmVcpu;
@@ -80,6 +82,8 @@ pub struct Assist {
     taken_over: bool,
     /// KVM was told to stop after one instruction.
     stepping: bool,
+    /// Where KVM was entered last.
+    entered: Option<Entered>,
     /// Where an instruction was left to KVM.
     left: Option<([u64; 16], u64)>,
 }
@@ -107,6 +111,7 @@ impl Assist {
             last: None,
             taken_over: false,
             stepping: false,
+            entered: None,
             left: None,
         }
     }
@@ -138,12 +143,15 @@ impl Assist {
     fn go(&mut self, pausing: impl Fn() -> bool, wanted: impl Fn(&Self) -> bool) -> Exit {
         let cpu = &mut self.cpu;
         if !self.taken_over && self.run == 1 {
+            HELPED.fetch_add(1, Ordering::Relaxed);
             return cpu.step_one(&*self.bus).unwrap_or(Exit::Interrupted);
         }
         loop {
             let n = if self.taken_over { SLICE } else { self.run };
             self.cpu.stop_at = self.cpu.icount.saturating_add(n);
+            let before = self.cpu.icount;
             let exit = self.cpu.run(&*self.bus.clone());
+            HELPED.fetch_add(self.cpu.icount - before, Ordering::Relaxed);
             if exit != Exit::Interrupted || !self.taken_over || pausing() {
                 return exit;
             }
@@ -162,7 +170,7 @@ impl Assist {
         if fd.get_vcpu_events().is_ok_and(|e| e.nmi.pending != 0) {
             return true;
         }
-        let open = self.cpu.rf & rflags::IF != 0;
+        let open = self.cpu.rf & rflags::IF != 0 && !self.cpu.inhibit;
         match irqs {
             UserIrqs::User(bus) => {
                 let ints = if open { lapic::pending::APIC | lapic::pending::PIC } else { 0 };
@@ -200,11 +208,11 @@ impl KvmVcpu {
         if exit.is_none() {
             a.step_kvm(&self.fd, false);
         }
-        let pc = a.cpu.rip;
+        let pc = a.cpu.linear_pc();
         self.assist = Some(a);
         match exit {
             None => return false,
-            Some(Exit::Interrupted | Exit::Leave) => {}
+            Some(Exit::Interrupted | Exit::Leave | Exit::Debug) => {}
             Some(Exit::Hlt) => {
                 self.activity = Activity::Halted;
                 // Where KVM keeps track of it; where it does not, the call fails and the line above counts.
@@ -219,7 +227,7 @@ impl KvmVcpu {
     }
 
     fn assist_with(&mut self, a: &mut Assist, failed: bool) -> Option<Exit> {
-        let fd = &self.fd;
+        let fd = &mut self.fd;
         let kernel_apic = !matches!(self.irqs, UserIrqs::User(_));
         if kernel_apic && fd.get_mp_state().is_ok_and(|m| m.mp_state != KVM_MP_STATE_RUNNABLE) {
             // It sleeps, or waits for its start.
@@ -234,7 +242,11 @@ impl KvmVcpu {
                 return None;
             }
             let debugged = self.debug != Default::default();
+            let before = a.taken_over;
             a.plan(fd, debugged);
+            if a.taken_over && !before {
+                events::let_kicks_through(fd);
+            }
             if helped() == 0 {
                 eprintln!(
                     "rqemu-system-x86_64: warning: KVM cannot execute all of the guest's instructions; \
@@ -242,23 +254,34 @@ impl KvmVcpu {
                 );
             }
         }
-        let before = a.cpu.icount;
+        if let Some(e) = a.entered.take() {
+            e.clean_frame(&mut a.cpu, &a.bus.clone());
+        }
         let delivered = match event.filter(|e| !(failed && e.vector == 6)) {
             Some(e) => a.cpu.inject(&*a.bus.clone(), e.vector, e.error, e.interrupt),
             None => true,
         };
-        let shared = &self.shared;
-        let exit = if delivered {
-            let (irqs, index) = (&self.irqs, self.index);
-            a.go(|| shared.vcpus.pausing(), |a| a.kvm_wanted(fd, irqs, index))
-        } else {
-            Exit::Shutdown
-        };
-        HELPED.fetch_add(a.cpu.icount - before, Ordering::Relaxed);
-        state::store(&mut a.cpu, &a.bus, fd)?;
+        let mut exit = Exit::Shutdown;
+        let (irqs, index, shared) = (&self.irqs, self.index, &self.shared);
+        while delivered {
+            exit = a.go(|| shared.vcpus.pausing(), |a| a.kvm_wanted(fd, irqs, index));
+            state::store(&mut a.cpu, &a.bus, fd)?;
+            let go_on = exit == Exit::Interrupted && a.taken_over && !shared.vcpus.pausing();
+            if !go_on || !a.kvm_wanted(fd, irqs, index) {
+                break;
+            }
+            let Some(e) = events::take(&mut a.cpu, fd, irqs, index, shared) else { break };
+            if !a.cpu.inject(&*a.bus.clone(), e.vector, e.error, e.interrupt) {
+                exit = Exit::Shutdown;
+                state::store(&mut a.cpu, &a.bus, fd)?;
+                break;
+            }
+        }
         a.left = (exit == Exit::Leave).then(|| state::place(&a.cpu));
-        let over = a.taken_over;
-        a.step_kvm(fd, over);
+        // User code would see the trap; nothing of it is left to KVM, as a rule.
+        let step = a.taken_over && a.cpu.cpl == 0;
+        a.step_kvm(fd, step);
+        a.entered = step.then(|| Entered::at(&a.cpu));
         a.last = Some(Instant::now());
         if !kernel_apic || matches!(self.irqs, UserIrqs::Split(_)) {
             // What KVM would have said at an exit.

@@ -121,14 +121,13 @@ pub(super) fn load(
     c.nmi_masked = events.nmi.masked != 0;
     load_fpu(c, &bytes(&fd.get_xsave().ok()?));
     load_msrs(c, fd, tsc);
-    bus.apic.store(s.apic_base & APIC_PAGE, Ordering::Relaxed);
-    bus.cr8.store(s.cr8, Ordering::Relaxed);
+    bus.set_apic(s.apic_base & APIC_PAGE, s.cr8);
     c.update_mode();
     Some(event(c, &events))
 }
 
 /// The event that KVM had begun to deliver; what else goes with it takes effect.
-fn event(c: &mut Cpu, e: &kvm_vcpu_events) -> Option<Event> {
+pub(super) fn event(c: &mut Cpu, e: &kvm_vcpu_events) -> Option<Event> {
     let x = &e.exception;
     if x.injected != 0 || x.pending != 0 {
         if x.pending != 0 && e.exception_has_payload != 0 {
