@@ -24,7 +24,7 @@ if [ ! -f "$out/kernel.ok" ]; then
     [ -n "$package" ] || die "apt knows no linux-image-cloud-amd64 (try apt-get update)"
     rm -rf "$out/kernel"
     mkdir "$out/kernel"
-    (cd "$out/kernel" && apt-get download -q "$package" >/dev/null && dpkg-deb -x ./*.deb . && rm -f ./*.deb)
+    (cd "$out/kernel" && apt-get download -q "$package" >/dev/null 2>&1 && dpkg-deb -x ./*.deb . && rm -f ./*.deb)
     touch "$out/kernel.ok"
 fi
 kernel=$(echo "$out"/kernel/boot/vmlinuz-*)
@@ -36,7 +36,7 @@ trap 'rm -rf "$work"' EXIT
 # initrd: busybox, the drivers of a virtio disk, a script.
 mkdir -p "$work"/rd/{bin,dev,proc,sys,mnt,lib}
 cp "$(command -v busybox)" "$work/rd/bin/busybox"
-order="virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk"
+order="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk"
 for m in $order; do
     cp "$(find "$modules" -name "$m.ko")" "$work/rd/lib/"
 done

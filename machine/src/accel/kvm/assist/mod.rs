@@ -257,7 +257,12 @@ impl KvmVcpu {
         if let Some(e) = a.entered.take() {
             e.clean_frame(&mut a.cpu, &a.bus.clone());
         }
-        let delivered = match event.filter(|e| !(failed && e.vector == 6)) {
+        // Exceptions that KVM adds to its exits are none of the guest's: #UD to a failure, #DB to a step.
+        let stepped = a.stepping;
+        let own = |e: &state::Event| {
+            !e.interrupt && (failed && e.vector == 6 || stepped && e.vector == 1)
+        };
+        let delivered = match event.filter(|e| !own(e)) {
             Some(e) => a.cpu.inject(&*a.bus.clone(), e.vector, e.error, e.interrupt),
             None => true,
         };
