@@ -39,6 +39,11 @@ pub enum Exit {
     Interrupted,
     /// Triple fault; RIP is where the first fault occurred.
     Shutdown,
+    /// The other engine has to execute the instruction at RIP (only with [`Cpu::assist`]).
+    Leave,
+    /// A point of the debugger ([`crate::points::Points`]): RIP is at the breakpoint, or behind the instruction that hit a
+    /// watchpoint.
+    Debug,
 }
 
 /// One x86-64 processor.
@@ -115,6 +120,14 @@ pub struct Cpu {
     pub tsc_offset: u64,
     /// Called before an exception or interrupt is delivered (`-d int`).
     pub on_event: Option<fn(&Cpu, Exception)>,
+    /// Helps another engine out: what only that one can do is left to it, and code is compared with what was decoded
+    /// whenever the other one may have changed it. See [`Cpu::assist`].
+    pub(crate) assisting: bool,
+    /// [`Cpu::run`] returns when that many instructions were entered.
+    pub stop_at: u64,
+    pub(crate) points: Option<Box<crate::points::Points>>,
+    /// The watchpoint that was hit.
+    pub(crate) hit: Option<usize>,
     pub(crate) exit: Option<Exit>,
     /// Data and I/O breakpoints that the running instruction (or the delivery of an event) has hit: bits as in DR6.
     pub(crate) watch_hits: u8,
@@ -181,6 +194,10 @@ impl Cpu {
             tsc_offset: 0,
             icount: 0,
             on_event: None,
+            assisting: false,
+            stop_at: u64::MAX,
+            points: None,
+            hit: None,
             exit: None,
             watch_hits: 0,
             stepping: false,

@@ -47,10 +47,11 @@ impl Cpu {
         hits != 0
     }
 
-    /// Whether a data breakpoint lies in the page at `page`.
+    /// Whether a data breakpoint or a debugger's watchpoint lies in the page at `page`.
     pub(crate) fn page_watched(&self, page: u64) -> bool {
-        self.breakpoints()
-            .any(|(_, k, at, _)| matches!(k, kind::WRITE | kind::ACCESS) && at & PAGE_MASK == page)
+        let data = |k| matches!(k, kind::WRITE | kind::ACCESS);
+        self.dr[7] & 0xff != 0 && self.breakpoints().any(|(_, k, at, _)| data(k) && at & PAGE_MASK == page)
+            || self.watched_page(page)
     }
 
     /// Before a data access through `e` (inside one page): notes the breakpoints that it hits, for the trap after the
@@ -69,7 +70,7 @@ impl Cpu {
             return self.raise(Exception::new(Exception::RETRY));
         }
         self.watch_hits |= hits;
-        Ok(())
+        self.note_watched(lin, size, write)
     }
 
     /// Notes the I/O breakpoints that an access to `port` hits.

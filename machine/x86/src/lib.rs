@@ -41,6 +41,7 @@ pub mod fp;
 pub mod mmu;
 pub mod msr;
 mod nobus;
+pub mod points;
 pub mod run;
 pub mod seg;
 pub mod state;

@@ -262,9 +262,12 @@ impl Cpu {
             Ok(m) => m,
             Err(code) => return self.page_fault(lin, code),
         };
+        if self.assisting && self.bus().elsewhere(m.phys) {
+            return self.raise(Exception::new(Exception::LEAVE));
+        }
         // A page that is only read so far must not be marked dirty by a write mapping.
         let mut e = self.make_entry(page, m, access == Access::Write || m.write);
-        let watched = self.dr[7] & 0xff != 0 && self.page_watched(page);
+        let watched = self.page_watched(page);
         if watched {
             e.phys |= flag::WATCH;
         }

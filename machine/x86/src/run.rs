@@ -84,13 +84,13 @@ impl Cpu {
             let r = (op.f)(self, op);
             match r {
                 Next::Taken | Next::Through => {
-                    if ctl.any() {
+                    if ctl.any() || self.icount >= self.stop_at {
                         return true;
                     }
                     found = self.chained(r as usize);
                 }
                 Next::Indirect => {
-                    if ctl.any() {
+                    if ctl.any() || self.icount >= self.stop_at {
                         return true;
                     }
                     found = self.find_block();
@@ -146,6 +146,11 @@ impl Cpu {
 
     /// Delivers `self.exc` as a fault. False: triple fault.
     fn deliver_fault(&mut self) -> bool {
+        if matches!(self.exc.vector, Exception::LEAVE | Exception::STOP) {
+            self.blk = std::ptr::null();
+            self.exit = Some(if self.exc.vector == Exception::LEAVE { Exit::Leave } else { Exit::Debug });
+            return true;
+        }
         self.deliver(Source::Fault, self.exc)
     }
 
@@ -153,6 +158,9 @@ impl Cpu {
     fn events(&mut self, ctl: &RunControl) -> Option<Exit> {
         if let Some(e) = self.exit.take() {
             return Some(e);
+        }
+        if self.icount >= self.stop_at {
+            return Some(Exit::Interrupted);
         }
         if ctl.any() {
             let bits = ctl.take();

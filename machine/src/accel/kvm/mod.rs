@@ -87,6 +87,8 @@ pub struct KvmAccel {
     tsc_khz: Option<u32>,
     /// The software CPU executes what KVM cannot.
     assist: bool,
+    /// Which pages have code that the software CPUs decoded.
+    code: Arc<rqemu_x86::CodeMap>,
 }
 
 impl KvmAccel {
@@ -147,6 +149,7 @@ impl KvmAccel {
             irqs: UserIrqs::Kernel,
             tsc_khz: None,
             assist: opts.assist,
+            code: Arc::default(),
         })
     }
 
@@ -232,7 +235,12 @@ impl KvmAccel {
         }
         let msrs = if index == 0 { self.kvm.get_msr_index_list().ok() } else { None };
         let mut v = KvmVcpu::new(index, fd, shared.clone(), self.irqs.clone());
-        v.helper = self.assist.then(|| c.cpuid.as_slice().to_vec());
+        v.helper = self.assist.then(|| assist::Helper {
+            vm: self.vm.clone(),
+            code: self.code.clone(),
+            leaves: c.cpuid.as_slice().to_vec(),
+            word: Arc::default(),
+        });
         v.reset = Some(ResetState::capture(&v.fd, msrs.as_ref()));
         if index == 0 {
             if let Some(b) = &self.boot {
@@ -521,7 +529,7 @@ impl Accel for KvmAccel {
         let Some(control) = self.control.clone() else { return false };
         let debug = *debug;
         let set =
-            move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| debug::set(&v.fd, &debug));
+            move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| v.set_debug(&debug));
         control.run_on(index, set).unwrap_or(false)
     }
 

@@ -49,6 +49,15 @@ pub fn read(fd: &VcpuFd) -> CpuRegs {
     out
 }
 
+/// Linear address of the next instruction; 0 if it cannot be read.
+pub fn linear_pc(fd: &VcpuFd) -> u64 {
+    match (fd.get_regs(), fd.get_sregs()) {
+        (Ok(r), Ok(s)) if s.cs.l != 0 => r.rip,
+        (Ok(r), Ok(s)) => s.cs.base.wrapping_add(r.rip) & 0xffff_ffff,
+        _ => 0,
+    }
+}
+
 /// The general registers in KVM's form.
 pub fn general(r: &CpuRegs) -> kvm_regs {
     let [rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15] = r.gpr;

@@ -22,7 +22,7 @@ use self::bus::{GuestBus, Tsc};
 use self::turn::Turns;
 use self::vcpu::TcgVcpu;
 use super::lapic::{pending, ApicBus};
-use super::{Accel, MsiMessage};
+use super::{Accel, GuestDebug, MsiMessage};
 use crate::clock::VirtualClock;
 use crate::cpu::{BootRegs, CpuRegs, Leaf};
 use crate::memory::{FlatMaps, WriteObserver};
@@ -237,6 +237,18 @@ impl Accel for TcgAccel {
 
     fn cpu_regs(&mut self, index: usize) -> Option<CpuRegs> {
         self.on(index, |v| regs::read(&v.cpu, v.cr8(), v.halted()))
+    }
+
+    fn set_cpu_regs(&mut self, index: usize, r: &CpuRegs) -> bool {
+        let r = r.clone();
+        self.on(index, move |v| regs::set_general(&mut v.cpu, &r)).is_some()
+    }
+
+    fn set_debug(&mut self, index: usize, debug: &GuestDebug) -> bool {
+        // The debugger writes code without telling.
+        self.code.forget_all();
+        let debug = *debug;
+        self.on(index, move |v| v.set_debug(&debug)).is_some()
     }
 
     fn nmi(&mut self, index: usize) -> bool {

@@ -30,6 +30,7 @@ pub struct Turns {
 }
 
 /// The place of one processor.
+#[derive(Clone)]
 pub struct Turn {
     turns: Arc<Turns>,
     word: Arc<RunControl>,

@@ -47,6 +47,14 @@ pub fn decode_block(cpu: &Cpu, bytes: &[u8], max: usize) -> Decoded {
     let mut sel: Vec<Select> = Vec::with_capacity(max.min(16));
     let mut facts: Vec<Facts> = Vec::with_capacity(max.min(16));
     while ops.len() < max && len < bytes.len() {
+        if max > 1 && cpu.points.is_some() && cpu.breaks_at(cpu.lin_add(cpu.fetch_lin(), len as u64)) {
+            let mut op = make(cpu, &Instruction::default(), len, misc::breakpoint);
+            op.len = 1;
+            ops.push(op);
+            len += 1;
+            ended = true;
+            break;
+        }
         decoder.decode_out(&mut insn);
         if insn.is_invalid() {
             if decoder.last_error() == DecoderError::NoMoreBytes && bytes.len() - len < 15 {
@@ -73,7 +81,7 @@ pub fn decode_block(cpu: &Cpu, bytes: &[u8], max: usize) -> Decoded {
             break;
         }
     }
-    if max > 1 {
+    if max > 1 && ops.len() == sel.len() {
         improve(&mut ops, &sel, &facts);
     }
     let count = ops.len() as u16;

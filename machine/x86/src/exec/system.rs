@@ -96,6 +96,9 @@ pub fn int_n(cpu: &mut Cpu, op: &Op) -> Next {
 
 /// INT3.
 pub fn int3(cpu: &mut Cpu, op: &Op) -> Next {
+    if cpu.stops_at_int3() {
+        return super::misc::breakpoint(cpu, op);
+    }
     raise_software(cpu, op, Exception::BP, Source::Software)
 }
 
