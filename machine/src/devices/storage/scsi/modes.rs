@@ -52,6 +52,10 @@ impl Unit {
             ERROR_RECOVERY => {
                 let mut d = vec![0x80, if cd { 0x20 } else { 0 }];
                 d.resize(0x0a, 0);
+                if changeable && cd {
+                    d[1] = 0;
+                    return Some(d);
+                }
                 d
             }
             AUDIO if cd => vec![0; 0x0e],

@@ -154,7 +154,7 @@ impl Unit {
     }
 
     /// Takes the pending unit attention, unless the command may pass it.
-    fn take_attention(&mut self, code: u8) -> Option<Sense> {
+    pub fn take_attention(&mut self, code: u8) -> Option<Sense> {
         let passes = matches!(
             code,
             op::INQUIRY | op::REPORT_LUNS | op::GET_CONFIGURATION | op::GET_EVENT_STATUS | op::REQUEST_SENSE

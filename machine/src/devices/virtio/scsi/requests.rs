@@ -167,7 +167,14 @@ impl Hba {
         if transfer > room as u64 {
             return self.respond(raise, q, &chain, response::OVERRUN, status::GOOD, &[], 0);
         }
-        let outcome = if target::answers(&cdb, exists) {
+        let pending = match exists || lun != 0 {
+            true => None,
+            // The target speaks for the units that it has.
+            false => self.slots.iter_mut().find(|s| s.id == id).and_then(|s| s.unit.take_attention(cdb.op())),
+        };
+        let outcome = if let Some(s) = pending {
+            Outcome::Check(s)
+        } else if target::answers(&cdb, exists) {
             let luns: Vec<u32> = self.slots.iter().filter(|s| s.id == id).map(|s| s.lun).collect();
             target::execute(&cdb, lun, &luns)
         } else {
