@@ -92,7 +92,8 @@ pub(super) fn take(
     if !interrupted {
         return None;
     }
-    event(cpu, &fd.get_vcpu_events().ok()?)
+    // An exception would be the #DB of a step.
+    event(cpu, &fd.get_vcpu_events().ok()?).filter(|e| e.interrupt)
 }
 
 /// Where KVM was entered, to execute one instruction or to wait for an interrupt.
