@@ -546,7 +546,8 @@ impl Machine {
 
     /// Nanoseconds until the next timer is due, `None` if there is none.
     pub fn next_timer_in(&self) -> Option<u64> {
-        let due = |kind| self.timers.next(kind).map(|at| at.saturating_sub(self.clock.now(kind)).max(0) as u64);
+        let due =
+            |kind| self.timers.next(kind).map(|at| at.saturating_sub(self.clock.now(kind)).max(0) as u64);
         let virt = if self.run.state() == RunState::Running && !self.clock.is_manual() {
             due(ClockKind::Virtual)
         } else {

@@ -69,7 +69,8 @@ impl Cpu {
 
     /// Whether the page has a watchpoint.
     pub(crate) fn watched_page(&self, page: u64) -> bool {
-        let in_page = |w: &Watch| w.addr & PAGE_MASK <= page && page <= w.addr.wrapping_add(w.len - 1) & PAGE_MASK;
+        let in_page =
+            |w: &Watch| w.addr & PAGE_MASK <= page && page <= w.addr.wrapping_add(w.len - 1) & PAGE_MASK;
         self.points.as_ref().is_some_and(|p| p.data.iter().any(in_page))
     }
 

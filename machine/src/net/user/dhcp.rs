@@ -53,9 +53,8 @@ impl Leases {
     fn any(&mut self, net: &Net4, mac: Mac) -> Option<Ipv4Addr> {
         let address = |n: usize| Ipv4Addr::from(u32::from(net.dhcp).wrapping_add(n as u32));
         let has = self.macs.iter().position(|m| *m == Some(mac));
-        let slot = has.or_else(|| {
-            (0..LEASES).find(|n| self.macs[*n].is_none() && usable(net, address(*n)))
-        })?;
+        let slot =
+            has.or_else(|| (0..LEASES).find(|n| self.macs[*n].is_none() && usable(net, address(*n))))?;
         *self.macs.get_mut(slot)? = Some(mac);
         Some(address(slot))
     }

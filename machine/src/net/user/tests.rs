@@ -557,9 +557,8 @@ fn hostile_frames_do_no_harm() {
     let (_l, port) = listener();
     let host = UdpSocket::bind("127.0.0.1:0").unwrap();
     let guest = at("10.0.2.15:999");
-    let datagram = |to: SocketAddr, b: &[u8]| {
-        frame(GATEWAY, MAC, &head(guest.ip(), to.ip(), UDP), &udp(guest, to, b))
-    };
+    let datagram =
+        |to: SocketAddr, b: &[u8]| frame(GATEWAY, MAC, &head(guest.ip(), to.ip(), UDP), &udp(guest, to, b));
     let mut dhcp = vec![0; 300];
     dhcp[..3].copy_from_slice(&[1, 1, 6]);
     dhcp[236..244].copy_from_slice(&[0x63, 0x82, 0x53, 0x63, 53, 1, 1, 255]);

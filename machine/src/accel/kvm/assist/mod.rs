@@ -259,9 +259,7 @@ impl KvmVcpu {
         }
         // Exceptions that KVM adds to its exits are none of the guest's: #UD to a failure, #DB to a step.
         let stepped = a.stepping;
-        let own = |e: &state::Event| {
-            !e.interrupt && (failed && e.vector == 6 || stepped && e.vector == 1)
-        };
+        let own = |e: &state::Event| !e.interrupt && (failed && e.vector == 6 || stepped && e.vector == 1);
         let delivered = match event.filter(|e| !own(e)) {
             Some(e) => a.cpu.inject(&*a.bus.clone(), e.vector, e.error, e.interrupt),
             None => true,

@@ -205,7 +205,9 @@ impl Unit {
             return Err(Sense::NO_MEDIUM);
         }
         Ok(match c.op() {
-            op::TEST_UNIT_READY | op::RESERVE | op::RESERVE_10 | op::RELEASE | op::RELEASE_10 => Outcome::Good,
+            op::TEST_UNIT_READY | op::RESERVE | op::RESERVE_10 | op::RELEASE | op::RELEASE_10 => {
+                Outcome::Good
+            }
             op::FORMAT_UNIT => Outcome::Good,
             op::REQUEST_SENSE => self.request_sense(c),
             op::INQUIRY => Outcome::Data(self.inquiry(c)?),
