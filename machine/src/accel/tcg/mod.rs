@@ -101,7 +101,7 @@ impl TcgAccel {
             );
             let bus = GuestBus::new(index, shared.clone(), run.apics.clone(), run.tsc.clone(), c.msrs);
             let mut v = TcgVcpu::new(index, cpu, bus, shared.clone(), run.apics.clone());
-            v.reset(boot.as_ref().filter(|_| index == 0));
+            v.reset(boot.as_ref());
             let t = std::thread::Builder::new()
                 .name(format!("CPU {index}/TCG"))
                 .stack_size(1 << 20)
@@ -199,7 +199,7 @@ impl Accel for TcgAccel {
         r.apics.reset();
         self.code.forget_all();
         for index in 0..r.words.len() {
-            let boot = self.boot.filter(|_| index == 0);
+            let boot = self.boot;
             self.on(index, move |v| v.reset(boot.as_ref()));
         }
     }
