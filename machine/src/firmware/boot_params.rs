@@ -73,6 +73,8 @@ fn screen_info(page: &mut [u8], vga: bool) {
     page[0x06] = MODE;
     page[0x07] = 80;
     page[0x0e] = 25;
+    // BX of the EGA's information call: what it was before the call, if nothing answers.
+    page[0x0a] = if vga { 3 } else { 0x10 };
     page[0x0f] = if vga { VGA } else { 0 };
     page[0x10] = 16;
 }
