@@ -132,6 +132,8 @@ pub struct Machine {
     pub info: MachineInfo,
     /// Boot without firmware, if that is how the machine starts.
     pub direct_boot: Option<Box<DirectBoot>>,
+    /// No firmware will run option ROMs: a device starts without its usual one when that file is not installed.
+    pub roms_optional: bool,
     /// The board's RAM: blocks in order of RAM offsets.
     pub main_ram: Vec<Arc<RamBlock>>,
     /// What the CPUs have in common, if the machine has any.
@@ -213,6 +215,7 @@ impl Machine {
             info: MachineInfo::default(),
             log: Default::default(),
             direct_boot: None,
+            roms_optional: false,
             main_ram: Vec::new(),
             cpu_setup: None,
             cpu_configs: None,

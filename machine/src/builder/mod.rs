@@ -225,6 +225,7 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     };
     b.info(memory);
     show_settings(b.m, spec, topo, memory)?;
+    b.m.roms_optional = b.boots_directly();
     b.create_chardevs()?;
     b.create_objects()?;
     b.open_block_devices()?;

@@ -8,6 +8,7 @@ use kvm_ioctls::{VcpuFd, VmFd};
 
 use super::ioctl_error;
 use crate::accel::MsiMessage;
+use crate::cpu::pc_chips;
 use crate::QResult;
 
 /// Pins of I/O APICs, which have the first GSIs: two chips of 24.
@@ -157,12 +158,27 @@ impl ChipState {
         Ok(Self { chips, pit })
     }
 
-    /// Writes it back.
-    pub fn restore(&self, vm: &VmFd) {
+    /// Writes it back; with `bios`, programmed as a PC's BIOS does.
+    pub fn restore(&self, vm: &VmFd, bios: bool) {
         for c in &self.chips {
+            let mut c = *c;
+            if let Some((base, mask, level)) = pc_chips::PIC.get(c.chip_id as usize).filter(|_| bios) {
+                // SAFETY: the first two chips are 8259s, whose part of the union this is; it is plain data.
+                let pic = unsafe { &mut c.chip.pic };
+                (pic.irq_base, pic.imr, pic.elcr, pic.init4) = (*base, *mask, *level, 1);
+            }
             // What was read from this VM can be written to it.
-            let _ = vm.set_irqchip(c);
+            let _ = vm.set_irqchip(&c);
         }
-        let _ = vm.set_pit2(&self.pit);
+        let mut pit = self.pit;
+        for c in &mut pit.channels {
+            // The counters have not been programmed: KVM leaves a mode that none of them has.
+            (c.mode, c.rw_mode) = (3, 0);
+        }
+        if bios {
+            let c = &mut pit.channels[0];
+            (c.mode, c.rw_mode, c.bcd, c.count, c.gate) = (pc_chips::PIT_MODE, 3, 0, 0, 1);
+        }
+        let _ = vm.set_pit2(&pit);
     }
 }

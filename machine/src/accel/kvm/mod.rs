@@ -212,7 +212,9 @@ impl KvmAccel {
             self.vm.create_irq_chip().map_err(|e| ioctl_error("KVM_CREATE_IRQCHIP", e))?;
             let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
             self.vm.create_pit2(pit).map_err(|e| ioctl_error("KVM_CREATE_PIT2", e))?;
-            self.chips = Some(irq::ChipState::capture(&self.vm)?);
+            let chips = irq::ChipState::capture(&self.vm)?;
+            chips.restore(&self.vm, self.boot.is_some_and(|b| b.handover.pc_chips));
+            self.chips = Some(chips);
         }
         self.set_up_irqs(shared, cpus, clock)?;
         self.control = Some(shared.vcpus.clone());
@@ -242,10 +244,8 @@ impl KvmAccel {
             word: Arc::default(),
         });
         v.reset = Some(ResetState::capture(&v.fd, msrs.as_ref()));
-        if index == 0 {
-            if let Some(b) = &self.boot {
-                regs::set_boot_regs(&v.fd, b).map_err(|e| ioctl_error("KVM_SET_SREGS", e))?;
-            }
+        if let Some(b) = &self.boot {
+            v.boot(b).map_err(|e| ioctl_error("KVM_SET_SREGS", e))?;
         }
         let t = std::thread::Builder::new()
             .name(format!("CPU {index}/KVM"))
@@ -480,7 +480,7 @@ impl Accel for KvmAccel {
     fn reset_cpus(&mut self) {
         let Some(control) = self.control.clone() else { return };
         for index in 0..self.threads.len() {
-            let boot = if index == 0 { self.boot } else { None };
+            let boot = self.boot;
             control.run_on(index, move |v| {
                 if let Some(v) = v.downcast_mut::<KvmVcpu>() {
                     v.reset(boot.as_ref());
@@ -491,7 +491,7 @@ impl Accel for KvmAccel {
             bus.reset();
         }
         if let Some(c) = &self.chips {
-            c.restore(&self.vm);
+            c.restore(&self.vm, self.boot.is_some_and(|b| b.handover.pc_chips));
         }
     }
 

@@ -393,8 +393,18 @@ impl KvmVcpu {
         self.assist_reset();
         self.restore_registers();
         if let Some(b) = boot {
-            let _ = regs::set_boot_regs(&self.fd, b);
+            let _ = self.boot(b);
         }
+    }
+
+    /// Puts the processor where a boot without firmware starts it.
+    pub(super) fn boot(&self, b: &BootRegs) -> Result<(), kvm_ioctls::Error> {
+        regs::set_handover_msrs(&self.fd, &b.handover);
+        if self.index != 0 {
+            return Ok(());
+        }
+        regs::set_handover_lapic(&self.fd, &b.handover);
+        regs::set_boot_regs(&self.fd, b)
     }
 
     /// Registers as they were right after creation.

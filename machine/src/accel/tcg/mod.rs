@@ -126,7 +126,7 @@ impl TcgAccel {
             let bus = GuestBus::new(index, shared.clone(), run.apics.clone(), run.tsc.clone(), c.msrs);
             let turn = turns.as_ref().map(|t| t.join(word.clone()));
             let mut v = TcgVcpu::new(index, cpu, bus, shared.clone(), run.apics.clone(), turn);
-            v.reset(boot.as_ref().filter(|_| index == 0));
+            v.reset(boot.as_ref());
             let t = std::thread::Builder::new()
                 .name(format!("CPU {index}/TCG"))
                 .stack_size(1 << 20)
@@ -230,7 +230,7 @@ impl Accel for TcgAccel {
         r.apics.reset();
         self.code.forget_all();
         for index in 0..r.words.len() {
-            let boot = self.boot.filter(|_| index == 0);
+            let boot = self.boot;
             self.on(index, move |v| v.reset(boot.as_ref()));
         }
     }

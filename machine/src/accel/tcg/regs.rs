@@ -3,7 +3,7 @@
 use rqemu_x86::state::{cr0, cr4, efer, gpr, sreg, Segment, TableReg};
 use rqemu_x86::Cpu;
 
-use crate::cpu::{BootRegs, CpuRegs, SegmentReg};
+use crate::cpu::{BootRegs, CpuRegs, Handover, SegmentReg};
 
 fn segment(s: &Segment) -> SegmentReg {
     let attr = u32::from(s.attr);
@@ -59,6 +59,20 @@ pub fn read(c: &Cpu, cr8: u64, halted: bool) -> CpuRegs {
         fxsave: Some(Box::new(c.fxsave_image())),
         dr: [c.dr[0], c.dr[1], c.dr[2], c.dr[3], c.dr[6], c.dr[7]],
         ..CpuRegs::default()
+    }
+}
+
+/// Memory types as firmware sets them.
+pub fn set_handover_msrs(c: &mut Cpu, h: &Handover) {
+    for (index, value) in h.msrs() {
+        let m = &mut c.msrs;
+        match index {
+            0x200..=0x20f => m.mtrr_var[(index - 0x200) as usize] = value,
+            0x250 => m.mtrr_fixed[0] = value,
+            0x258 | 0x259 => m.mtrr_fixed[(index - 0x257) as usize] = value,
+            0x268..=0x26f => m.mtrr_fixed[(index - 0x265) as usize] = value,
+            _ => m.mtrr_def_type = value,
+        }
     }
 }
 

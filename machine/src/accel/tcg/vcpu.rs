@@ -190,7 +190,13 @@ impl TcgVcpu {
         self.cpu.reset(true);
         self.bus.smm(self.index as u32, false);
         self.activity = Activity::at_reset(self.index);
-        if let Some(b) = boot {
+        let Some(b) = boot else { return };
+        regs::set_handover_msrs(&mut self.cpu, &b.handover);
+        if self.index == 0 {
+            for (offset, value) in b.handover.lapic {
+                // None of these registers ends an interrupt.
+                let _ = self.apics.write(0, *offset, *value);
+            }
             regs::set_boot_regs(&mut self.cpu, b);
         }
     }
