@@ -13,6 +13,8 @@ const ENABLE: u8 = 1;
 /// The capability.
 pub struct Msi {
     cap: usize,
+    /// The vector can be masked.
+    masking: bool,
 }
 
 impl Msi {
@@ -25,7 +27,20 @@ impl Msi {
         w[cap + 4] = 0xfc;
         w[cap + 5..cap + 14].fill(0xff);
         w[cap + 16] = 1;
-        Self { cap }
+        Self { cap, masking: true }
+    }
+
+    /// Like [`Self::add`], without masking.
+    pub fn add_plain(pci: &mut PciState, at: u8) -> Self {
+        const PLAIN_LEN: u8 = 0x0e;
+        const PLAIN_CONTROL: u16 = 0x0080;
+        let cap = pci.add_capability(CAP, at, PLAIN_LEN);
+        pci.set_word(cap + 2, PLAIN_CONTROL);
+        let w = pci.wmask_mut();
+        w[cap + 2] = ENABLE;
+        w[cap + 4] = 0xfc;
+        w[cap + 5..cap + 14].fill(0xff);
+        Self { cap, masking: false }
     }
 
     /// Whether the guest switched it on.
@@ -36,7 +51,7 @@ impl Msi {
     /// Configuration space was written: sends what waited for the mask to go.
     pub fn written(&mut self, pci: &mut PciState, cx: &mut Cx<'_>) {
         let c = pci.config();
-        if self.enabled(pci) && c[self.cap + 16] & 1 == 0 && c[self.cap + 20] & 1 != 0 {
+        if self.masking && self.enabled(pci) && c[self.cap + 16] & 1 == 0 && c[self.cap + 20] & 1 != 0 {
             pci.config_mut()[self.cap + 20] &= !1;
             self.notify(pci, cx);
         }
@@ -44,7 +59,7 @@ impl Msi {
 
     /// Sends the message, or marks it pending while it is masked.
     pub fn notify(&mut self, pci: &mut PciState, cx: &mut Cx<'_>) {
-        if pci.config()[self.cap + 16] & 1 != 0 {
+        if self.masking && pci.config()[self.cap + 16] & 1 != 0 {
             pci.config_mut()[self.cap + 20] |= 1;
             return;
         }

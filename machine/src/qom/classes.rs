@@ -31,6 +31,7 @@ register_classes! {
         crate::devices::legacy::i8042::I8042Props,
         crate::devices::chipset::dma::I8257Props,
         crate::devices::watchdog::ib700::Ib700Props,
+        crate::devices::storage::ahci::Ich9AhciProps,
         crate::devices::storage::ide::IdeCdProps,
         crate::devices::storage::ide::IdeHdProps,
         crate::devices::legacy::ioapic::IoapicProps,

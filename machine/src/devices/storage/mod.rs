@@ -1,5 +1,6 @@
 //! Storage: ATA drives and their IDE host adapter, floppy drives and their controller, parallel flash.
 
+pub mod ahci;
 pub mod ata;
 pub mod blk;
 pub mod fdc;

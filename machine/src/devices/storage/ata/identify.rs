@@ -116,6 +116,9 @@ impl Drive {
         for i in 65..69 {
             w.set(i, 120); // cycle times, ns
         }
+        if let Some(deepest) = self.queue_depth.checked_sub(1) {
+            w.set_all(&[(75, deepest.into()), (76, 1 << 8)]);
+        }
         w.set(69, 1 << 14); // trimmed blocks read back the same
         let wwn = if self.id.wwn == 0 { 0 } else { 1 << 8 };
         let cache = self.disk.as_ref().is_some_and(|d: &Disk| d.backend.write_cache());

@@ -82,6 +82,10 @@ pub(super) struct JobState {
 }
 
 impl JobState {
+    pub(super) fn number(&self) -> u32 {
+        (self.tag >> 32) as u32
+    }
+
     pub(super) fn busy(&self) -> bool {
         self.queued.is_some() || self.retry.is_some() || self.pending.is_some()
     }

@@ -191,6 +191,10 @@ pub struct Drive {
     job: io::JobState,
     /// CD part.
     pub cd: atapi::Cd,
+    /// Commands that can be queued; 0 where the adapter has no queueing.
+    pub queue_depth: u8,
+    /// Number of the latest queued command (the adapter's).
+    pub queued_serial: u32,
 }
 
 impl Drive {
@@ -216,6 +220,8 @@ impl Drive {
             dma_pos: 0,
             job: io::JobState::default(),
             cd: atapi::Cd::default(),
+            queue_depth: 0,
+            queued_serial: 0,
         };
         d.power_on();
         d
@@ -283,6 +289,27 @@ impl Drive {
     /// Whether register writes are ignored now.
     pub fn busy(&self) -> bool {
         self.tf.status & (status::BSY | status::DRQ) != 0
+    }
+
+    /// The block of PIO data that the drive wants to be moved: whether it goes to the host, and its bytes.
+    pub fn pio(&self) -> Option<(bool, usize)> {
+        let wanted = self.tf.status & status::DRQ != 0 && self.dir != PioDir::None;
+        wanted.then(|| (self.dir == PioDir::ToHost, self.end.saturating_sub(self.pos)))
+    }
+
+    /// The block is a packet.
+    pub fn wants_packet(&self) -> bool {
+        self.after == AfterPio::Packet
+    }
+
+    /// A command is under way that waits for the host's disk.
+    pub fn working(&self) -> bool {
+        self.job.busy() || self.dma.is_some()
+    }
+
+    /// Its number among the drives of its adapter.
+    pub fn number(&self) -> u32 {
+        self.job.number()
     }
 
     /// Whether a DMA command waits for the adapter.

@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
+use super::super::ahci::Ahci;
 use super::super::ata::{atapi::Tray, AtaPort, Drive, Identity, Kind};
 use super::super::blk::{self, BlockSize, BootIndex, Disk, ErrorPolicy};
 use super::super::geometry::{self, Chs, Translation};
@@ -215,6 +216,9 @@ fn plug(
     cx.attach_to_parent(Box::new(NewDrive { unit, drive })).inspect_err(|_| backend.detach())?;
     let parent = parent.ok_or_else(|| qerr!("device has no parent bus"))?;
     let placed = cx.cx.call(parent, |d, _| {
+        if let Some(a) = d.as_any().downcast_mut::<Ahci>() {
+            return a.serial_of(dev).map(|s| (0, s));
+        }
         let (c, u) = d.as_any().downcast_mut::<PiixIde>().and_then(|p| p.find(dev))?;
         Some((u, c.drive(u).0.id.serial.clone()))
     });
@@ -236,7 +240,9 @@ impl IdeDrive {
     fn with_drive(&self, cx: &mut Cx<'_>, f: impl FnOnce(&mut Drive, &mut Cx<'_>, &mut dyn AtaPort)) {
         let dev = cx.dev;
         cx.call(self.parent, |d, cx| {
-            if let Some((c, u)) = d.as_any().downcast_mut::<PiixIde>().and_then(|p| p.find(dev)) {
+            if let Some(a) = d.as_any().downcast_mut::<Ahci>() {
+                a.with_drive(cx, dev, f);
+            } else if let Some((c, u)) = d.as_any().downcast_mut::<PiixIde>().and_then(|p| p.find(dev)) {
                 let (drive, port) = c.drive(u);
                 f(drive, cx, port);
             }
