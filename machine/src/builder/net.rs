@@ -105,6 +105,10 @@ impl Build<'_> {
 
     /// Warns about back ends, cards and hubs that lead nowhere, and cards that the board did not make.
     pub fn warn_net(&mut self) {
+        // Nobody asked for the network that machines have anyway, so nobody misses what it leads to.
+        if self.spec.nics.iter().any(|n| n.loc.as_str().is_none()) {
+            return;
+        }
         for w in self.m.net_warnings() {
             self.messages.warning(&w);
         }

@@ -411,11 +411,11 @@ impl User {
 
     /// Answers a segment that belongs to no connection.
     fn tcp_refuse(&mut self, p: &Packet<'_>, s: &Segment<'_>) {
-        let (seq, ack, flags) = match s.has(ACK) {
-            true => (s.ack, 0, RST),
-            false => (0, s.seq.wrapping_add(s.len()), RST | ACK),
+        let (seq, ack, flags, window) = match s.has(ACK) {
+            true => (s.ack, 0, RST, 0),
+            false => (0, s.seq.wrapping_add(s.len()), RST | ACK, 0xffff),
         };
-        let f = Fields { from: s.to, to: s.from, seq, ack, flags, window: 0 };
+        let f = Fields { from: s.to, to: s.from, seq, ack, flags, window };
         self.tcp_bare(p.dst, p.src, &f);
     }
 
@@ -434,7 +434,7 @@ impl User {
         let (src, dst) = (c.remote, c.guest);
         let (flags, ack) = if c.state == State::SynSent { (RST, 0) } else { (RST | ACK, c.rcv) };
         let seq = if c.state == State::Connecting { 0 } else { c.nxt };
-        let f = Fields { from: src.port(), to: dst.port(), seq, ack, flags, window: 0 };
+        let f = Fields { from: src.port(), to: dst.port(), seq, ack, flags, window: 0xffff };
         self.tcp.remove(slot, true);
         self.tcp_bare(src.ip(), dst.ip(), &f);
     }
