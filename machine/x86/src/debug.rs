@@ -2,7 +2,6 @@
 
 use crate::cpu::Cpu;
 use crate::fault::{Exception, R};
-use crate::state::cr4;
 use crate::tlb::{flag, TlbEntry, ALIGNED, PAGE, PAGE_MASK};
 
 /// What a breakpoint waits for (R/W field of DR7).
@@ -16,12 +15,11 @@ mod kind {
 impl Cpu {
     /// The enabled breakpoints: number, kind, address, length.
     fn breakpoints(&self) -> impl Iterator<Item = (usize, u64, u64, u64)> {
-        let (dr, dr7, de) =
-            ([self.dr[0], self.dr[1], self.dr[2], self.dr[3]], self.dr[7], self.cr4 & cr4::DE != 0);
+        let (dr, dr7) = ([self.dr[0], self.dr[1], self.dr[2], self.dr[3]], self.dr[7]);
         dr.into_iter().enumerate().filter_map(move |(i, at)| {
+            // I/O breakpoints work without CR4.DE too (their kind is undefined then), as on QEMU.
             let kind = dr7 >> (16 + 4 * i) & 3;
-            // Without CR4.DE the kind of I/O breakpoints means nothing.
-            if dr7 >> (2 * i) & 3 == 0 || kind == kind::IO && !de {
+            if dr7 >> (2 * i) & 3 == 0 {
                 return None;
             }
             let len = [1, 2, 8, 4][(dr7 >> (18 + 4 * i) & 3) as usize];

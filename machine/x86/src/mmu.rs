@@ -132,7 +132,12 @@ impl Cpu {
         let pae = self.cr4 & cr4::PAE != 0;
         let long = self.lma();
         let nxe = self.efer & efer::NXE != 0 && pae;
-        let reserved = if pae { (ADDR & !self.model.phys_mask()) | if nxe { 0 } else { NX } } else { 0 };
+        let reserved = if pae {
+            // The ignored bits of long mode are reserved without it.
+            (ADDR & !self.model.phys_mask()) | if nxe { 0 } else { NX } | if long { 0 } else { 0x7ff << 52 }
+        } else {
+            0
+        };
         let base_err = ((access == Access::Write) as u32) << 1
             | (user as u32) << 2
             | if access == Access::Exec && (nxe || self.cr4 & cr4::SMEP != 0) { 16 } else { 0 };
