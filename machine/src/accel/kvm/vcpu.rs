@@ -174,6 +174,7 @@ impl KvmVcpu {
                 }
             }
             self.complete_exit();
+            self.assist_parks();
         }
         shared.vcpus.leave(self.index);
     }
