@@ -8,7 +8,7 @@ mod elf32;
 mod image;
 mod memory;
 mod multiboot;
-mod pci;
+pub(crate) mod pci;
 
 use std::fs::File;
 

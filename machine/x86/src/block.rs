@@ -13,7 +13,8 @@ use crate::tlb::PAGE;
 /// Most operations of one block.
 pub const MAX_OPS: usize = 48;
 const JUMP: usize = 8192;
-const ARENA_LIMIT: usize = 192 << 20;
+/// Most bytes of decoded code of one processor, unless the embedder says otherwise.
+const DEFAULT_LIMIT: usize = 192 << 20;
 
 /// A decoded block. Never moves; dropped only with the whole cache.
 pub struct Block {
@@ -67,6 +68,8 @@ pub struct BlockCache {
     blocks: Vec<Box<Block>>,
     arenas: Vec<Vec<Op>>,
     bytes: usize,
+    /// Decoded code beyond this many bytes: everything is dropped and decoded anew.
+    limit: usize,
     /// The block of `step`.
     pub(crate) single: Option<Box<(Block, [Op; 2])>>,
 }
@@ -81,6 +84,7 @@ impl Default for BlockCache {
             blocks: Vec::new(),
             arenas: Vec::new(),
             bytes: 0,
+            limit: DEFAULT_LIMIT,
             single: None,
         }
     }
@@ -291,7 +295,7 @@ impl Cpu {
     }
 
     fn make_block(&mut self, lin: u64, host: *const u8, slot: usize, class: u8) -> R<*const Block> {
-        if self.cache.bytes + self.cache.blocks.len() * size_of::<Block>() > ARENA_LIMIT {
+        if self.cache.bytes + self.cache.blocks.len() * size_of::<Block>() > self.cache.limit {
             self.cache.clear();
             self.cache.table = vec![Vec::new(); TABLE];
         }
@@ -512,6 +516,11 @@ impl Cpu {
             copy_guest(e.host.wrapping_add((lin & (PAGE - 1)) as usize), &mut b);
         }
         b
+    }
+
+    /// Keeps at most about `bytes` of decoded code.
+    pub fn set_code_limit(&mut self, bytes: usize) {
+        self.cache.limit = bytes;
     }
 
     /// Drops all decoded code (the mode of decoding changed, e.g. the CPU model).

@@ -60,6 +60,11 @@ pub trait Bus: Sync {
     fn set_cr8(&self, _cpu: u32, _value: u64) {}
     /// FERR#: an unmasked x87 exception with CR0.NE clear (IRQ 13 on a PC).
     fn ferr(&self) {}
+    /// Asked after a write to a device: whether that write changed what [`Bus::page`] says, so that all translations
+    /// must go before the next access.
+    fn map_changed(&self) -> bool {
+        false
+    }
     /// The CPU enters (true) or leaves SMM.
     fn smm(&self, _cpu: u32, _enter: bool) {}
 }

@@ -1,112 +1,91 @@
-//! What a debugger wants to be told of: breakpoints, watchpoints.
-//!
-//! Breakpoints at addresses are decoded into the code before them. A page with a watchpoint is accessed the slow way; a
-//! block whose instruction hits one is left before that instruction, which is then executed alone.
+//! Debug registers: what the breakpoints match, and alignment checks (both make data accesses take the slow path).
 
-use crate::cpu::{Cpu, Exit};
+use crate::cpu::Cpu;
 use crate::fault::{Exception, R};
-use crate::tlb::{PAGE_MASK, SLOW};
+use crate::state::cr4;
+use crate::tlb::{flag, TlbEntry, ALIGNED, PAGE, PAGE_MASK};
 
-/// A data watchpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Watch {
-    /// Linear address.
-    pub addr: u64,
-    /// Bytes.
-    pub len: u64,
-    /// Reads count, too.
-    pub read: bool,
-    /// What [`Cpu::take_hit`] says.
-    pub id: usize,
-}
-
-/// All points of a debugger. They end [`Cpu::run`] with [`Exit::Debug`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Points {
-    /// Stop before INT3.
-    pub int3: bool,
-    /// Stop before the instructions at these linear addresses.
-    pub code: Vec<u64>,
-    /// Stop after instructions that access these.
-    pub data: Vec<Watch>,
+/// What a breakpoint waits for (R/W field of DR7).
+mod kind {
+    pub const EXECUTE: u64 = 0;
+    pub const WRITE: u64 = 1;
+    pub const IO: u64 = 2;
+    pub const ACCESS: u64 = 3;
 }
 
 impl Cpu {
-    /// Replaces the debugger's points. Code is decoded anew.
-    pub fn set_points(&mut self, points: Points) {
-        self.points = (points != Points::default()).then(|| Box::new(points));
-        self.hit = None;
-        self.flush_code();
-        self.flush_tlb_all();
-    }
-
-    /// Whether INT3 stops.
-    pub fn stops_at_int3(&self) -> bool {
-        self.points.as_ref().is_some_and(|p| p.int3)
-    }
-
-    /// Lets INT3 stop, or not.
-    pub fn stop_at_int3(&mut self, stop: bool) {
-        if let Some(p) = &mut self.points {
-            p.int3 = stop;
-        }
-    }
-
-    /// The watchpoint that was hit.
-    pub fn take_hit(&mut self) -> Option<usize> {
-        self.hit.take()
-    }
-
-    /// Linear address of the next instruction.
-    pub fn linear_pc(&self) -> u64 {
-        self.fetch_lin()
-    }
-
-    /// Whether a breakpoint is at the linear address.
-    pub(crate) fn breaks_at(&self, lin: u64) -> bool {
-        self.points.as_ref().is_some_and(|p| p.code.contains(&lin))
-    }
-
-    /// Whether the page has a watchpoint.
-    pub(crate) fn watched_page(&self, lin: u64) -> bool {
-        let page = lin & PAGE_MASK;
-        let in_page = |w: &Watch| w.addr & PAGE_MASK <= page && page <= w.addr.wrapping_add(w.len - 1) & PAGE_MASK;
-        self.points.as_ref().is_some_and(|p| p.data.iter().any(in_page))
-    }
-
-    /// Sends accesses to a watched page down the slow path.
-    pub(crate) fn watch_entry(&self, e: &mut crate::tlb::TlbEntry) {
-        let page = e.read & PAGE_MASK;
-        if self.points.is_some() && self.watched_page(page) {
-            e.read |= SLOW;
-            if e.write & PAGE_MASK == page && e.write & crate::tlb::INVALID == 0 {
-                e.write |= SLOW;
+    /// The enabled breakpoints: number, kind, address, length.
+    fn breakpoints(&self) -> impl Iterator<Item = (usize, u64, u64, u64)> {
+        let (dr, dr7, de) =
+            ([self.dr[0], self.dr[1], self.dr[2], self.dr[3]], self.dr[7], self.cr4 & cr4::DE != 0);
+        dr.into_iter().enumerate().filter_map(move |(i, at)| {
+            let kind = dr7 >> (16 + 4 * i) & 3;
+            // Without CR4.DE the kind of I/O breakpoints means nothing.
+            if dr7 >> (2 * i) & 3 == 0 || kind == kind::IO && !de {
+                return None;
             }
-        }
+            let len = [1, 2, 8, 4][(dr7 >> (18 + 4 * i) & 3) as usize];
+            Some((i, kind, at & !(len - 1), len))
+        })
     }
 
-    /// An access on the slow path: stops after the instruction if it is watched.
-    #[inline(always)]
-    pub(crate) fn note_access(&mut self, lin: u64, size: usize, write: bool) -> R<()> {
-        if self.points.is_none() {
+    /// Instructions must be looked at one by one.
+    #[inline]
+    pub(crate) fn breaks_on_code(&self) -> bool {
+        self.dr[7] & 0xff != 0 && self.breakpoints().any(|b| b.1 == kind::EXECUTE)
+    }
+
+    /// A breakpoint at the next instruction; notes it in DR6.
+    pub(crate) fn code_breakpoint(&mut self) -> bool {
+        if self.dr[7] & 0xff == 0 {
+            return false;
+        }
+        let lin = self.fetch_lin();
+        let hits = self.breakpoints().filter(|b| b.1 == kind::EXECUTE && self.dr[b.0] == lin);
+        let hits = hits.fold(0, |m, b| m | 1 << b.0);
+        self.dr[6] |= hits;
+        hits != 0
+    }
+
+    /// Whether a data breakpoint or a debugger's watchpoint lies in the page at `page`.
+    pub(crate) fn page_watched(&self, page: u64) -> bool {
+        let data = |k| matches!(k, kind::WRITE | kind::ACCESS);
+        self.dr[7] & 0xff != 0 && self.breakpoints().any(|(_, k, at, _)| data(k) && at & PAGE_MASK == page)
+            || self.watched_page(page)
+    }
+
+    /// Before a data access through `e` (inside one page): notes the breakpoints that it hits, for the trap after the
+    /// instruction. An instruction inside a block is tried again alone, so that the block ends after it.
+    #[inline]
+    pub(crate) fn check_watch(&mut self, e: &TlbEntry, lin: u64, size: usize, write: bool) -> R<()> {
+        if e.phys & flag::WATCH == 0 {
             return Ok(());
         }
+        debug_assert!(size as u64 <= PAGE);
+        let hits = self.breakpoints().filter(|&(_, k, at, len)| {
+            (k == kind::ACCESS || k == kind::WRITE && write) && lin < at + len && at < lin + size as u64
+        });
+        let hits = hits.fold(0, |m, b| m | 1 << b.0);
+        if hits != 0 && !self.stepping && !self.blk.is_null() {
+            return self.raise(Exception::new(Exception::RETRY));
+        }
+        self.watch_hits |= hits;
         self.note_watched(lin, size, write)
     }
 
-    #[cold]
-    fn note_watched(&mut self, lin: u64, size: usize, write: bool) -> R<()> {
-        let hits = |w: &&Watch| {
-            (write || w.read) && lin < w.addr.wrapping_add(w.len) && w.addr < lin.wrapping_add(size as u64)
-        };
-        let Some(id) = self.points.as_ref().and_then(|p| p.data.iter().find(hits)).map(|w| w.id) else {
-            return Ok(());
-        };
-        if !self.stepping && !self.blk.is_null() {
-            return self.raise(Exception::new(Exception::RETRY));
+    /// Notes the I/O breakpoints that an access to `port` hits.
+    pub(crate) fn note_io(&mut self, port: u16, size: u8) {
+        let (from, to) = (u64::from(port), u64::from(port) + u64::from(size));
+        let hits = self.breakpoints().filter(|&(_, k, at, len)| k == kind::IO && from < at + len && at < to);
+        self.watch_hits |= hits.fold(0, |m, b| m | 1 << b.0);
+    }
+
+    /// #AC(0) for an unaligned access where alignment is checked.
+    #[inline]
+    pub(crate) fn check_alignment(&mut self, lin: u64, size: usize) -> R<()> {
+        if self.tlb_index() == ALIGNED && size.is_power_of_two() && lin & (size as u64 - 1) != 0 {
+            return self.raise(Exception::with(Exception::AC, 0));
         }
-        self.hit = Some(id);
-        self.exit = Some(Exit::Debug);
         Ok(())
     }
 }

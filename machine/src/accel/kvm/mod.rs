@@ -44,6 +44,9 @@ use slots::Slots;
 use user_irq::UserIrqs;
 use vcpu::{KvmVcpu, ResetState};
 
+/// The KVM interface that this is written for (and the only stable one).
+const API_VERSION: i32 = 12;
+
 /// Properties of `-accel kvm,...`.
 #[derive(Clone, Debug)]
 pub struct KvmOptions {
@@ -100,8 +103,18 @@ impl KvmAccel {
             qerr!("failed to initialize kvm: {text}")
                 .with_hint(format!("Could not access KVM kernel module: {text}"))
         })?;
-        if kvm.get_api_version() != 12 {
-            return Err(qerr!("kvm version not supported"));
+        let version = kvm.get_api_version();
+        if version < API_VERSION {
+            // A negative answer is the failure of the call: the device is something else.
+            let e = std::io::Error::last_os_error();
+            let e = if version < 0 { e } else { std::io::Error::from_raw_os_error(libc::EINVAL) };
+            return Err(qerr!("failed to initialize kvm: {}", crate::error::strerror(&e))
+                .with_hint("kvm version too old"));
+        }
+        if version > API_VERSION {
+            return Err(
+                qerr!("failed to initialize kvm: Invalid argument").with_hint("kvm version not supported")
+            );
         }
         for cap in [
             Cap::UserMemory,

@@ -17,7 +17,7 @@ use super::user_irq::UserIrqs;
 use crate::accel::{Activity, DebugStop, GuestDebug};
 use crate::cpu::{BackdoorRegs, BootRegs};
 use crate::devices::misc::vmport;
-use crate::memory::{access, Space};
+use crate::memory::{access, MapsReader, Space};
 use crate::run::{Cause, RunState};
 use crate::shared::Shared;
 
@@ -104,6 +104,7 @@ pub struct KvmVcpu {
     /// The vCPU.
     pub fd: VcpuFd,
     pub(super) shared: Arc<Shared>,
+    maps: MapsReader,
     /// Reset state.
     pub reset: Option<ResetState>,
     /// Interrupts that come from user space.
@@ -138,10 +139,12 @@ impl RunPage {
 impl KvmVcpu {
     /// Wraps a new vCPU.
     pub fn new(index: usize, fd: VcpuFd, shared: Arc<Shared>, irqs: UserIrqs) -> Self {
+        let maps = shared.maps.reader();
         Self {
             index,
             fd,
             shared,
+            maps,
             reset: None,
             irqs,
             activity: Activity::at_reset(index),
@@ -175,6 +178,8 @@ impl KvmVcpu {
             }
             self.complete_exit();
             self.assist_parks();
+            // A parked vCPU keeps no old map, and the memory in it, alive.
+            self.maps.load();
         }
         shared.vcpus.leave(self.index);
     }
@@ -265,25 +270,25 @@ impl KvmVcpu {
 
     /// Port access: `count` elements of `size` bytes, all at the same port.
     fn port_io(&mut self) {
-        let run = self.fd.get_kvm_run();
+        let Self { fd, index, shared, maps, .. } = self;
+        let run = fd.get_kvm_run();
         // SAFETY: the exit reason is KVM_EXIT_IO, so `io` is the valid member.
         let io = unsafe { run.__bindgen_anon_1.io };
         let base = std::ptr::from_mut(run).cast::<u8>();
         let (size, count) = (usize::from(io.size), io.count as usize);
         // SAFETY: KVM puts `size * count` bytes of data at `data_offset` within the vCPU's shared mapping.
         let data = unsafe { std::slice::from_raw_parts_mut(base.add(io.data_offset as usize), size * count) };
-        let shared = self.shared.clone();
-        let maps = shared.maps.load();
         let out = u32::from(io.direction) == KVM_EXIT_IO_OUT;
-        if io.port == vmport::PORT && count == 1 && Self::backdoor(&self.fd, self.index, &shared, out, data) {
+        if io.port == vmport::PORT && count == 1 && Self::backdoor(fd, *index, shared, out, data) {
             return;
         }
+        let maps = maps.load();
         for item in data.chunks_exact_mut(size) {
-            let (port, mut target) = (u64::from(io.port), &*shared);
+            let (port, mut target) = (u64::from(io.port), &**shared);
             if out {
-                access::write(&maps, Space::Io, port, item, &mut target);
+                access::write(maps, Space::Io, port, item, &mut target);
             } else {
-                access::read(&maps, Space::Io, port, item, &mut target);
+                access::read(maps, Space::Io, port, item, &mut target);
             }
         }
     }
@@ -325,25 +330,26 @@ impl KvmVcpu {
     }
 
     fn mmio(&mut self) {
-        let run = self.fd.get_kvm_run();
+        let Self { fd, index, shared, maps, irqs, .. } = self;
+        let run = fd.get_kvm_run();
         // SAFETY: the exit reason is KVM_EXIT_MMIO, so `mmio` is the valid member.
         let mmio = unsafe { &mut run.__bindgen_anon_1.mmio };
         let len = (mmio.len as usize).min(8);
-        if let UserIrqs::User(bus) = &self.irqs {
-            if mmio.phys_addr & !0xfff == bus.page(self.index) {
+        if let UserIrqs::User(bus) = irqs {
+            if mmio.phys_addr & !0xfff == bus.page(*index) {
                 let (offset, data) = (mmio.phys_addr as u32 & 0xfff, &mut mmio.data);
-                if let Some(v) = bus.access(self.index, offset, &mut data[..len], mmio.is_write != 0) {
-                    self.shared.lock().end_of_interrupt(v);
+                if let Some(v) = bus.access(*index, offset, &mut data[..len], mmio.is_write != 0) {
+                    shared.lock().end_of_interrupt(v);
                 }
                 return;
             }
         }
-        let maps = self.shared.maps.load();
-        let (addr, mut target) = (mmio.phys_addr, &*self.shared);
+        let maps = maps.load();
+        let (addr, mut target) = (mmio.phys_addr, &**shared);
         if mmio.is_write != 0 {
-            access::write(&maps, Space::Memory, addr, &mmio.data[..len], &mut target);
+            access::write(maps, Space::Memory, addr, &mmio.data[..len], &mut target);
         } else {
-            access::read(&maps, Space::Memory, addr, &mut mmio.data[..len], &mut target);
+            access::read(maps, Space::Memory, addr, &mut mmio.data[..len], &mut target);
         }
     }
 

@@ -56,6 +56,7 @@ pub fn read(c: &Cpu, cr8: u64, halted: bool) -> CpuRegs {
         cr: [c.cr0, c.cr2, c.cr3, c.cr4, cr8],
         efer: c.efer,
         halted,
+        smm: c.smm,
         fxsave: Some(Box::new(c.fxsave_image())),
         dr: [c.dr[0], c.dr[1], c.dr[2], c.dr[3], c.dr[6], c.dr[7]],
         ..CpuRegs::default()

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use rqemu_x86::bus::Request;
+use rqemu_x86::bus::{Bus, Request};
 use rqemu_x86::cpu::Exit;
-use rqemu_x86::debug::{Points, Watch};
+use rqemu_x86::points::{Points, Watch};
 use rqemu_x86::Cpu;
 
 use super::bus::GuestBus;
 use super::regs;
+use super::turn::Turn;
 use crate::accel::lapic::{pending, ApicBus};
 use crate::accel::{Activity, DebugStop, GuestDebug, HardwarePoint};
 use crate::cpu::BootRegs;
@@ -24,15 +25,25 @@ pub struct TcgVcpu {
     shared: Arc<Shared>,
     apics: Arc<ApicBus>,
     activity: Activity,
+    /// With `thread=single`.
+    turn: Option<Turn>,
     /// What the debugger wants to be told of.
     debug: GuestDebug,
 }
 
 impl TcgVcpu {
     /// Wraps a processor.
-    pub fn new(index: usize, cpu: Cpu, bus: GuestBus, shared: Arc<Shared>, apics: Arc<ApicBus>) -> Self {
+    pub fn new(
+        index: usize,
+        cpu: Cpu,
+        bus: GuestBus,
+        shared: Arc<Shared>,
+        apics: Arc<ApicBus>,
+        turn: Option<Turn>,
+    ) -> Self {
         let activity = Activity::at_reset(index);
-        Self { index, cpu: Box::new(cpu), bus: Arc::new(bus), shared, apics, activity, debug: GuestDebug::default() }
+        let (cpu, bus) = (Box::new(cpu), Arc::new(bus));
+        Self { index, cpu, bus, shared, apics, activity, turn, debug: GuestDebug::default() }
     }
 
     /// The thread: parks until resumed, runs the guest.
@@ -60,7 +71,12 @@ impl TcgVcpu {
         if !self.ready() {
             return;
         }
-        match self.execute() {
+        let turn = self.turn.clone();
+        let exit = {
+            let _mine = turn.as_ref().map(Turn::take);
+            self.execute()
+        };
+        match exit {
             Exit::Debug => self.stop_at_point(),
             Exit::Hlt => self.activity = Activity::Halted,
             Exit::Interrupted | Exit::Leave => {}
@@ -132,6 +148,7 @@ impl TcgVcpu {
         if self.apics.pending(index) & pending::INIT != 0 {
             self.apics.init(index);
             self.cpu.reset(false);
+            self.bus.smm(index as u32, false);
             self.activity = Activity::at_reset(index);
         }
         let ints = pending::APIC | pending::PIC;
@@ -171,6 +188,7 @@ impl TcgVcpu {
     /// Back to the power-on state (or the direct boot entry).
     pub fn reset(&mut self, boot: Option<&BootRegs>) {
         self.cpu.reset(true);
+        self.bus.smm(self.index as u32, false);
         self.activity = Activity::at_reset(self.index);
         if let Some(b) = boot {
             regs::set_boot_regs(&mut self.cpu, b);

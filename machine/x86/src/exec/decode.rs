@@ -380,7 +380,7 @@ fn make(cpu: &Cpu, insn: &Instruction, off: usize, f: super::Handler) -> Op {
                     op.flags |= Op::L256;
                 }
             }
-            OpKind::Memory => memory(&mut op, insn),
+            OpKind::Memory => memory(&mut op, insn, cpu.mode & mode::FLAT != 0),
             OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
                 op.imm = insn.near_branch_target()
             }
@@ -456,7 +456,7 @@ fn width_flag(width: u8, long: bool, seg: u8) -> u16 {
     }
 }
 
-fn memory(op: &mut Op, insn: &Instruction) {
+fn memory(op: &mut Op, insn: &Instruction, flat: bool) {
     let (base, index) = (insn.memory_base(), insn.memory_index());
     let width = if base != Register::None {
         base.size() as u8
@@ -480,7 +480,11 @@ fn memory(op: &mut Op, insn: &Instruction) {
     op.scale = insn.memory_index_scale().trailing_zeros() as u8;
     op.disp = insn.memory_displacement64();
     if width == 4 {
-        op.disp = op.disp as i32 as i64 as u64;
+        // Modulo 4 GiB both are right. Where addresses are used as computed, the one that needs no wrap is better: the
+        // upper half of the address space with a small register, or a small negative offset.
+        let address =
+            flat && (base == Register::None || (0x8000_0000..0xffff_0000).contains(&(op.disp as u32)));
+        op.disp = if address { op.disp as u32 as u64 } else { op.disp as i32 as i64 as u64 };
     } else if width == 2 {
         op.disp = op.disp as i16 as i64 as u64;
     }

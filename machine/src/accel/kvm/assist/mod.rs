@@ -342,7 +342,9 @@ impl KvmVcpu {
 
     /// The vCPU parks: its state is to be the guest's.
     pub(super) fn assist_parks(&mut self) {
-        let masked = self.assist.as_mut().is_some_and(|a| std::mem::take(&mut a.masked));
+        let Some(a) = &mut self.assist else { return };
+        a.bus.refresh();
+        let masked = std::mem::take(&mut a.masked);
         if let (true, Ok(mut r)) = (masked, self.fd.get_regs()) {
             r.rflags |= rflags::IF;
             let _ = self.fd.set_regs(&r);
