@@ -17,9 +17,9 @@ impl Cpu {
         })
     }
 
-    /// Makes this CPU the helper of another engine that runs the same vCPU: accesses to what [`Bus::elsewhere`] names, MSRs
-    /// that are not carried over and unknown instructions end [`Cpu::run`] with [`crate::Exit::Leave`] before anything
-    /// has changed.
+    /// Makes this CPU the helper of another engine that runs the same vCPU: accesses to what [`Bus::elsewhere`] names and
+    /// unknown instructions end [`Cpu::run`] with [`crate::Exit::Leave`] before anything
+    /// has changed. MSRs that are not carried over are the bus's.
     pub fn assist(&mut self) {
         self.assisting = true;
     }

@@ -1,7 +1,7 @@
 //! Model-specific registers and control registers.
 
 use crate::cpu::Cpu;
-use crate::fault::{Exception, R};
+use crate::fault::R;
 use crate::state::{cr0, cr4, efer, sreg};
 
 impl Cpu {
@@ -18,7 +18,10 @@ impl Cpu {
     /// RDMSR. Unknown registers read as zero, as under TCG.
     pub fn read_msr(&mut self, i: u32) -> R<u64> {
         if self.assisting && i != 0x10 && !Self::carried(i) {
-            return self.raise(Exception::new(Exception::LEAVE));
+            return match self.bus().msr_read(self.id, i) {
+                Some(v) => Ok(v),
+                None => self.gp(0),
+            };
         }
         let m = &self.msrs;
         Ok(match i {
@@ -66,7 +69,7 @@ impl Cpu {
     /// WRMSR. Unknown registers ignore writes, as under TCG.
     pub fn write_msr(&mut self, i: u32, v: u64) -> R<()> {
         if self.assisting && !Self::carried(i) {
-            return self.raise(Exception::new(Exception::LEAVE));
+            return if self.bus().msr_write(self.id, i, v) { Ok(()) } else { self.gp(0) };
         }
         let canonical_needed =
             matches!(i, 0x175 | 0x176 | 0xc000_0082 | 0xc000_0083 | 0xc000_0100 | 0xc000_0101 | 0xc000_0102);

@@ -177,6 +177,7 @@ impl KvmVcpu {
                 }
             }
             self.complete_exit();
+            self.assist_parks();
             // A parked vCPU keeps no old map, and the memory in it, alive.
             self.maps.load();
         }

@@ -1,6 +1,7 @@
 //! The machine as the software CPU sees it while it helps KVM out.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -20,12 +21,37 @@ pub(super) struct AssistBus {
     pub apic: AtomicU64,
     /// Task priority.
     pub cr8: AtomicU64,
+    /// KVM's vCPU, whose other MSRs are used; its own thread runs this processor.
+    vcpu: RawFd,
+    /// One of those was written: the state is to be loaded anew.
+    pub reload: AtomicBool,
 }
 
+/// `struct kvm_msrs` with one entry.
+#[repr(C)]
+struct OneMsr {
+    count: u32,
+    pad: u32,
+    index: u32,
+    reserved: u32,
+    data: u64,
+}
+
+const KVM_GET_MSRS: libc::c_ulong = 0xc008_ae88;
+const KVM_SET_MSRS: libc::c_ulong = 0x4008_ae89;
+
 impl AssistBus {
-    pub fn new(shared: Arc<Shared>, word: Arc<RunControl>) -> Self {
+    pub fn new(shared: Arc<Shared>, word: Arc<RunControl>, vcpu: RawFd) -> Self {
         let maps = ArcSwap::new(shared.maps.load_full());
-        Self { shared, maps, word, apic: AtomicU64::new(u64::MAX), cr8: AtomicU64::new(0) }
+        let (apic, cr8) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
+        Self { shared, maps, word, apic, cr8, vcpu, reload: AtomicBool::new(false) }
+    }
+
+    fn msr(&self, request: libc::c_ulong, index: u32, data: u64) -> Option<u64> {
+        let mut m = OneMsr { count: 1, pad: 0, index, reserved: 0, data };
+        // SAFETY: both requests read and write this structure, which has the one entry that it says.
+        let done = unsafe { libc::ioctl(self.vcpu, request, &raw mut m) };
+        (done == 1).then_some(m.data)
     }
 
     /// Takes the newest map. `true` if it is another one: then all translations must go.
@@ -89,6 +115,20 @@ impl Bus for AssistBus {
     fn tsc(&self) -> u64 {
         // SAFETY: every x86-64 processor has the instruction.
         unsafe { core::arch::x86_64::_rdtsc() }
+    }
+
+    fn msr_read(&self, _cpu: u32, index: u32) -> Option<u64> {
+        self.msr(KVM_GET_MSRS, index, 0)
+    }
+
+    fn msr_write(&self, _cpu: u32, index: u32, value: u64) -> bool {
+        let done = self.msr(KVM_SET_MSRS, index, value).is_some();
+        // Those of the x2APIC and its timer change nothing that is carried.
+        if !matches!(index, 0x6e0 | 0x800..=0x8ff) {
+            self.reload.store(true, Ordering::Relaxed);
+        }
+        self.word.request(Request::EXIT);
+        done
     }
 
     fn cr8(&self, _cpu: u32) -> u64 {

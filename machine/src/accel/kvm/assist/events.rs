@@ -2,9 +2,9 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use kvm_ioctls::VcpuFd;
-use rqemu_x86::state::{rflags, sreg};
 use rqemu_x86::Cpu;
 
 use super::bus::AssistBus;
@@ -96,52 +96,15 @@ pub(super) fn take(
     event(cpu, &fd.get_vcpu_events().ok()?).filter(|e| e.interrupt)
 }
 
-/// Where KVM was entered, to execute one instruction or to wait for an interrupt.
-#[derive(Clone, Copy)]
-pub(super) struct Entered {
-    rip: u64,
-    rsp: u64,
-    cs: u16,
-    rflags: u64,
-}
-
-impl Entered {
-    pub fn at(c: &Cpu) -> Self {
-        Self { rip: c.rip, rsp: c.regs[4], cs: c.segs[sreg::CS].sel, rflags: c.rflags() }
-    }
-
-    /// KVM makes the processor trap after an instruction by the trap flag, which an interrupt pushes with the others:
-    /// takes it out of the frame again.
-    pub fn clean_frame(&self, c: &mut Cpu, bus: &AssistBus) {
-        if self.rflags & rflags::TF != 0 || self.rflags & rflags::IF == 0 {
-            return;
-        }
-        let prot = c.protected();
-        let size: u64 = if c.lma() {
-            8
-        } else if prot {
-            4
-        } else {
-            2
-        };
-        // SS and RSP come first in long mode, where the frame is aligned.
-        let top = if size == 8 { (self.rsp & !15) - 16 } else { self.rsp };
-        let mask = match size {
-            8 => u64::MAX,
-            4 => 0xffff_ffff,
-            _ => 0xffff,
-        };
-        let base = if size == 8 { 0 } else { c.segs[sreg::SS].base };
-        let at = |n: u64| base.wrapping_add(top.wrapping_sub(size * n) & mask);
-        let (flags, cs, ip) = (at(1), at(2), at(3));
-        let read = |c: &mut Cpu, a| c.peek(bus, a, size as usize);
-        let pushed = read(c, flags);
-        let trap = pushed.is_some_and(|f| f & rflags::TF != 0);
-        let ours = read(c, cs).map(|v| v & 0xffff) == Some(u64::from(self.cs))
-            && read(c, ip) == Some(self.rip & mask);
-        if let (true, true, Some(f)) = (trap, ours, pushed) {
-            c.poke(bus, flags, size as usize, f & !rflags::TF);
-        }
+/// Waits, as HLT does, until `wanted` or a pause. KVM does not tell of its interrupts while the guest is not in it, so it is
+/// asked again and again.
+pub(super) fn wait(wanted: impl Fn() -> bool, pausing: impl Fn() -> bool) {
+    const FIRST: Duration = Duration::from_micros(20);
+    const LAST: Duration = Duration::from_micros(500);
+    let mut nap = FIRST;
+    while !wanted() && !pausing() {
+        std::thread::sleep(nap);
+        nap = (nap * 5 / 4).min(LAST);
     }
 }
 

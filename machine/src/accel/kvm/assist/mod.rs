@@ -17,7 +17,7 @@ mod events;
 mod state;
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -32,7 +32,6 @@ use rqemu_x86::state::rflags;
 use rqemu_x86::{Cpu, Exit, Model};
 
 use self::bus::AssistBus;
-use self::events::Entered;
 use self::state::TscOffset;
 use super::user_irq::UserIrqs;
 use super::vcpu::KvmVcpu;
@@ -82,8 +81,8 @@ pub struct Assist {
     taken_over: bool,
     /// KVM was told to stop after one instruction.
     stepping: bool,
-    /// Where KVM was entered last.
-    entered: Option<Entered>,
+    /// Interrupts were turned off for KVM's one instruction, lest it deliver one with the trap flag of the step.
+    masked: bool,
     /// Where an instruction was left to KVM.
     left: Option<([u64; 16], u64)>,
 }
@@ -91,7 +90,7 @@ pub struct Assist {
 impl Assist {
     /// A software CPU for a vCPU. It executes whatever this engine can: KVM may show the guest more than the CPUID table
     /// does.
-    fn new(index: usize, helper: &Helper, shared: Arc<Shared>) -> Self {
+    fn new(index: usize, helper: &Helper, shared: Arc<Shared>, fd: RawFd) -> Self {
         let leaves = helper.leaves.iter().map(|e| rqemu_x86::cpuid::Leaf {
             leaf: e.function,
             sub: (e.flags & 1 != 0).then_some(e.index),
@@ -104,14 +103,14 @@ impl Assist {
         let _ = helper.word.set(word.clone());
         Self {
             cpu,
-            bus: Arc::new(AssistBus::new(shared, word)),
+            bus: Arc::new(AssistBus::new(shared, word, fd)),
             vm: helper.vm.clone(),
             tsc: TscOffset::default(),
             run: 1,
             last: None,
             taken_over: false,
             stepping: false,
-            entered: None,
+            masked: false,
             left: None,
         }
     }
@@ -158,7 +157,7 @@ impl Assist {
             if self.bus.refresh() {
                 self.cpu.flush_tlb_all();
             }
-            if wanted(self) {
+            if wanted(self) || self.bus.reload.load(Ordering::Relaxed) {
                 return exit;
             }
             self.cpu.recheck_code();
@@ -200,9 +199,9 @@ impl KvmVcpu {
     /// Gets past an instruction that KVM cannot emulate (`failed`), or goes on after KVM executed one. `false`: it cannot.
     pub(super) fn assist(&mut self, failed: bool) -> bool {
         let Some(helper) = &self.helper else { return false };
-        let (index, shared) = (self.index, self.shared.clone());
+        let (index, shared, fd) = (self.index, self.shared.clone(), self.fd.as_raw_fd());
         let mut a =
-            self.assist.take().unwrap_or_else(|| Box::new(Assist::new(index, helper, shared.clone())));
+            self.assist.take().unwrap_or_else(|| Box::new(Assist::new(index, helper, shared.clone(), fd)));
         let exit = self.assist_with(&mut a, failed);
         let debugged = self.debug.single_step;
         if exit.is_none() {
@@ -254,8 +253,8 @@ impl KvmVcpu {
                 );
             }
         }
-        if let Some(e) = a.entered.take() {
-            e.clean_frame(&mut a.cpu, &a.bus.clone());
+        if std::mem::take(&mut a.masked) {
+            a.cpu.rf |= rflags::IF;
         }
         // Exceptions that KVM adds to its exits are none of the guest's: #UD to a failure, #DB to a step.
         let stepped = a.stepping;
@@ -266,13 +265,33 @@ impl KvmVcpu {
         };
         let mut exit = Exit::Shutdown;
         let (irqs, index, shared) = (&self.irqs, self.index, &self.shared);
+        let ints = lapic::pending::APIC | lapic::pending::PIC;
         while delivered {
-            exit = a.go(|| shared.vcpus.pausing(), |a| a.kvm_wanted(fd, irqs, index));
+            let pausing = || shared.vcpus.pausing();
+            exit = a.go(pausing, |a| a.kvm_wanted(fd, irqs, index));
+            if exit == Exit::Hlt && a.taken_over {
+                match irqs {
+                    UserIrqs::User(bus) => {
+                        let open = if a.cpu.rf & rflags::IF != 0 { ints } else { 0 };
+                        bus.halt(index, open | lapic::pending::UNMASKABLE, pausing);
+                    }
+                    _ => events::wait(|| a.kvm_wanted(fd, irqs, index), pausing),
+                }
+                if !pausing() {
+                    (exit, a.cpu.halted) = (Exit::Interrupted, false);
+                }
+            }
             state::store(&mut a.cpu, &a.bus, fd)?;
-            let go_on = exit == Exit::Interrupted && a.taken_over && !shared.vcpus.pausing();
-            if !go_on || !a.kvm_wanted(fd, irqs, index) {
+            if exit != Exit::Interrupted || !a.taken_over || pausing() {
                 break;
             }
+            if a.bus.reload.swap(false, Ordering::Relaxed) {
+                state::load(&mut a.cpu, &a.bus, fd, &mut a.tsc)?;
+            }
+            if !a.kvm_wanted(fd, irqs, index) {
+                continue;
+            }
+            a.step_kvm(fd, false);
             let Some(e) = events::take(&mut a.cpu, fd, irqs, index, shared) else { break };
             if !a.cpu.inject(&*a.bus.clone(), e.vector, e.error, e.interrupt) {
                 exit = Exit::Shutdown;
@@ -284,7 +303,11 @@ impl KvmVcpu {
         // User code would see the trap; nothing of it is left to KVM, as a rule.
         let step = a.taken_over && a.cpu.cpl == 0;
         a.step_kvm(fd, step);
-        a.entered = step.then(|| Entered::at(&a.cpu));
+        if step && exit == Exit::Leave && a.cpu.rf & rflags::IF != 0 {
+            a.masked = true;
+            a.cpu.rf &= !rflags::IF;
+            state::store(&mut a.cpu, &a.bus, fd)?;
+        }
         a.last = Some(Instant::now());
         if !kernel_apic || matches!(self.irqs, UserIrqs::Split(_)) {
             // What KVM would have said at an exit.
@@ -315,11 +338,22 @@ impl KvmVcpu {
         }
     }
 
+    /// The vCPU parks: its state is to be the guest's.
+    pub(super) fn assist_parks(&mut self) {
+        let Some(a) = &mut self.assist else { return };
+        a.bus.refresh();
+        let masked = std::mem::take(&mut a.masked);
+        if let (true, Ok(mut r)) = (masked, self.fd.get_regs()) {
+            r.rflags |= rflags::IF;
+            let _ = self.fd.set_regs(&r);
+        }
+    }
+
     /// The vCPU was reset: KVM starts afresh.
     pub(super) fn assist_reset(&mut self) {
         if let Some(a) = &mut self.assist {
             a.step_kvm(&self.fd, false);
-            (a.taken_over, a.left, a.last) = (false, None, None);
+            (a.taken_over, a.masked, a.left, a.last) = (false, false, None, None);
         }
     }
 }
