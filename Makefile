@@ -5,6 +5,7 @@
 #   make lint          rustfmt, clippy, cargo deny, dependency arrows
 #   make bench         ratios to QEMU, written to docs/performance.md
 #   make scoreboard    all comparisons, written to compat-tests/scoreboard.md
+#   make fuzz          fuzz targets, FUZZ_SECONDS (60) each, from FUZZ_SEED (1)
 #   make check-images  the block layer's images under qemu-img check
 #
 # The binary under test is $RQEMU (default: built here), the reference $QEMU (default: qemu-system-x86_64).
@@ -21,7 +22,7 @@ FAST := --config 'profile.fast.inherits="release"' --config 'profile.fast.lto="o
         --config 'profile.fast.codegen-units=16' --profile fast
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build build-fast test unit compat lint bench demo scoreboard ratchet check-images
+.PHONY: help setup build build-fast test unit compat lint bench demo scoreboard ratchet check-images fuzz
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -63,6 +64,18 @@ bench: setup build
 
 demo: setup build
 	RQEMU="$${RQEMU:-$(abspath $(TARGET_DIR))/release/$(BIN)}" $(CARGO) run -q -p rqemu-compat --bin demo
+
+FUZZ_SECONDS ?= 60
+FUZZ_SEED ?= 1
+FUZZ_TARGETS := wire arguments qcow2 chains loaders fw_cfg devices
+FUZZ_DIR := $(abspath $(TARGET_DIR))/fuzz
+
+fuzz:
+	cd fuzz && $(CARGO) build --release --target-dir $(FUZZ_DIR)
+	@set -e; for t in $(FUZZ_TARGETS); do echo "fuzz: $$t"; \
+	  n=100000000; [ $$t = devices ] && n=20000; \
+	  $(FUZZ_DIR)/release/$$t --seed $(FUZZ_SEED) --runs $$n --seconds $(FUZZ_SECONDS) 2>$(FUZZ_DIR)/$$t.log \
+	    || { grep -v 'virtio:' $(FUZZ_DIR)/$$t.log | tail -20; exit 1; }; done
 
 check-images: setup
 	$(CARGO) nextest run --workspace --no-tests=pass -E 'test(qemu_img) | test(image)'

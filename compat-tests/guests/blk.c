@@ -146,7 +146,7 @@ static void check(u64 slot) {
 static void run(void) {
     u64 started = 0, done = 0;
     u16 a = 0, seen = 0;
-    u64 t0 = rdtsc();
+    u64 t0 = rdtsc(), mark = t0, marked = 0, best = ~0ull;
     while (started < depth && started < count) fill(started), avail->ring[a++ % qsize] = started * 3, started++;
     barrier();
     avail->idx = a;
@@ -169,10 +169,15 @@ static void run(void) {
             fence();
             if (!(used->flags & 1)) kick();
         }
+        if (done - marked >= 128) { /* the best stretch: what the host's other work did not disturb */
+            u64 now = rdtsc(), cost = (now - mark) * 1024 / (done - marked);
+            if (cost < best) best = cost;
+            mark = now, marked = done;
+        }
     }
     u64 t1 = rdtsc();
     puts("blk"); fieldd("op", op); fieldd("bs", bs); fieldd("depth", depth); fieldd("count", count); fieldd("errors", errors);
-    fieldd("mismatches", mismatches); fieldd("tsc", t1 - t0); fieldd("kicks", kicks); nl();
+    fieldd("mismatches", mismatches); fieldd("tsc", t1 - t0); fieldd("best1024", best); fieldd("kicks", kicks); nl();
     puts("done\r\n");
     finish(0x10);
 }

@@ -249,6 +249,28 @@ impl Proc {
             .ok_or_else(|| format!("{p}: no Pss line"))
     }
 
+    /// Proportional set size as if no other process ran the same program, KiB: files that only processes of this program
+    /// map count in full.
+    pub fn pss_alone_kib(&self) -> Res<u64> {
+        let exe = std::fs::read_link(format!("/proc/{}/exe", self.pid)).map_err(|e| format!("exe: {e}"))?;
+        let common = files_of_others(&exe);
+        let p = format!("/proc/{}/smaps", self.pid);
+        let smaps = std::fs::read_to_string(&p).map_err(|e| format!("{p}: {e}"))?;
+        let mut total = 0;
+        let mut shared = true;
+        for line in smaps.lines() {
+            let mut words = line.split_whitespace();
+            let first = words.next().unwrap_or("");
+            if !first.ends_with(':') {
+                let file = words.nth(4).unwrap_or("");
+                shared = !file.starts_with('/') || common.contains(file);
+            } else if first == if shared { "Pss:" } else { "Rss:" } {
+                total += words.next().and_then(|k| k.parse::<u64>().ok()).unwrap_or(0);
+            }
+        }
+        Ok(total)
+    }
+
     /// Number of threads.
     pub fn threads(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/task", self.pid)).map(|d| d.count()).unwrap_or(0)
@@ -279,4 +301,17 @@ impl Drop for Proc {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Files that processes of other programs than `exe` have mapped.
+fn files_of_others(exe: &std::path::Path) -> std::collections::HashSet<String> {
+    let mut out = std::collections::HashSet::new();
+    for p in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let other = std::fs::read_link(p.path().join("exe"));
+        if other.is_ok_and(|e| e != exe) {
+            let maps = std::fs::read_to_string(p.path().join("maps")).unwrap_or_default();
+            out.extend(maps.lines().filter_map(|l| l.split_whitespace().nth(5)).map(str::to_owned));
+        }
+    }
+    out
 }

@@ -182,5 +182,5 @@ fn a_domain_lives_and_changes_its_disks() {
     d.virsh(&format!("destroy {NAME}"));
     assert_eq!(d.virsh(&format!("domstate {NAME}")), "shut off");
     d.virsh(&format!("undefine {NAME}"));
-    [&disk, &extra, &overlay].map(|p| check_image(p));
+    [&disk, &extra, &overlay].into_iter().for_each(|p| check_image(p));
 }

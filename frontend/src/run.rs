@@ -7,8 +7,8 @@ use rqemu_machine::builder::{build, Built, Messages};
 use rqemu_machine::event_loop::ExitStatus;
 use rqemu_machine::process::{self, Daemon, PidFile};
 use rqemu_machine::shared::MachineLock;
-use rqemu_machine::spec::{Loc, MonitorMode, VmSpec};
-use rqemu_machine::{qerr, QError, QResult};
+use rqemu_machine::spec::{Loc, MonitorMode, MonitorSpec, VmSpec};
+use rqemu_machine::{qerr, Machine, QError, QResult};
 use rqemu_qmp::monitors::Monitors;
 
 use crate::report::{Printer, Report};
@@ -27,20 +27,24 @@ pub fn run(mut spec: VmSpec, printer: &Printer) -> ExitCode {
     }
 }
 
-/// Messages of the builder on the process's own streams.
-struct Console<'a>(&'a Printer);
+/// Messages of the builder on the process's own streams, and the machine protocol monitors.
+struct Console<'a> {
+    printer: &'a Printer,
+    monitors: &'a mut Monitors,
+    wanted: Vec<MonitorSpec>,
+}
 
 impl Messages for Console<'_> {
     fn warning(&mut self, text: &str) {
-        self.0.print(&Report::warning(Loc::NONE, text));
+        self.printer.print(&Report::warning(Loc::NONE, text));
     }
 
     fn warning_at(&mut self, loc: &Loc, text: &str) {
-        self.0.print(&Report::warning(loc.clone(), text));
+        self.printer.print(&Report::warning(loc.clone(), text));
     }
 
     fn info(&mut self, text: &str) {
-        self.0.print(&Report::error(Loc::NONE, QError::generic(text)));
+        self.printer.print(&Report::error(Loc::NONE, QError::generic(text)));
     }
 
     fn out(&mut self, text: &str) {
@@ -51,10 +55,18 @@ impl Messages for Console<'_> {
     fn plain(&mut self, text: &str) {
         let _ = writeln!(std::io::stderr(), "{text}");
     }
+
+    fn backends_ready(&mut self, m: &mut Machine) -> QResult<()> {
+        let wanted = std::mem::take(&mut self.wanted);
+        connect_monitors(m, self.monitors, &wanted, MonitorMode::Control)?;
+        self.monitors.greet(m);
+        Ok(())
+    }
 }
 
 fn start(spec: &mut VmSpec, printer: &Printer) -> QResult<ExitStatus> {
     refuse_unsupported(spec)?;
+    process::one_heap();
     let daemon = spec.run.daemonize.then(Daemon::start).transpose()?;
     if let Some(name) = &spec.name.process {
         process::set_name(name);
@@ -66,15 +78,18 @@ fn start(spec: &mut VmSpec, printer: &Printer) -> QResult<ExitStatus> {
     if spec.run.mem_lock {
         process::lock_memory()?;
     }
-    let Built { shared, mut event_loop } = build(spec, &mut Console(printer))?;
+    let mut monitors = Monitors::new(Box::new(crate::introspect::CommandLine));
+    let mut console = Console { printer, monitors: &mut monitors, wanted: spec.monitors.clone() };
+    let Built { shared, mut event_loop } = build(spec, &mut console)?;
     if let Err(e) = refuse_late(spec) {
         shared.lock().shut_down();
         return Err(e);
     }
-    let mut monitors = Monitors::new(Box::new(crate::introspect::CommandLine));
     {
         let mut m = shared.lock();
-        connect_monitors(&mut m, &mut monitors, spec)?;
+        connect_monitors(&mut m, &mut monitors, &spec.monitors, MonitorMode::Readline)?;
+        connect_gdb(&mut m, spec)?;
+        connect_qtest(&mut m, spec)?;
         if let Some(dir) = &spec.run.chroot {
             process::chroot(dir)?;
         }
@@ -96,8 +111,14 @@ fn start(spec: &mut VmSpec, printer: &Printer) -> QResult<ExitStatus> {
     finish(&mut m, printer, pidfile, status)
 }
 
-fn connect_monitors(m: &mut MachineLock<'_>, monitors: &mut Monitors, spec: &VmSpec) -> QResult<()> {
-    for mon in &spec.monitors {
+/// Connects the monitors of one kind to their character devices.
+fn connect_monitors(
+    m: &mut Machine,
+    monitors: &mut Monitors,
+    list: &[MonitorSpec],
+    mode: MonitorMode,
+) -> QResult<()> {
+    for mon in list.iter().filter(|mon| mon.mode == mode) {
         let chr = m
             .chardevs
             .find(&mon.chardev)
@@ -108,11 +129,19 @@ fn connect_monitors(m: &mut MachineLock<'_>, monitors: &mut Monitors, spec: &VmS
         };
         made.map_err(|e| mon.loc.locate(e))?;
     }
+    Ok(())
+}
+
+fn connect_gdb(m: &mut Machine, spec: &VmSpec) -> QResult<()> {
     if let Some(port) = &spec.run.gdb {
         if let Some(chr) = port.chardev.as_deref().and_then(|c| m.chardevs.find(c)) {
             m.start_gdb(chr).map_err(|e| port.loc.locate(e))?;
         }
     }
+    Ok(())
+}
+
+fn connect_qtest(m: &mut Machine, spec: &VmSpec) -> QResult<()> {
     if let Some(port) = &spec.run.qtest {
         if let Some(chr) = port.chardev.as_deref().and_then(|c| m.chardevs.find(c)) {
             m.start_qtest(chr, spec.run.qtest_log.as_deref()).map_err(|e| port.loc.locate(e))?;

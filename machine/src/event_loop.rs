@@ -154,7 +154,8 @@ impl EventLoop {
         }
     }
 
-    fn round(
+    /// One turn: everything that is due, then one wait for more.
+    pub(crate) fn round(
         &mut self,
         m: &mut MachineLock<'_>,
         host: &mut dyn MonitorHost,

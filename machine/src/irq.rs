@@ -20,6 +20,8 @@ pub enum IrqSink {
     Gsi(u32),
     /// Address line 20 of the boot processor.
     A20,
+    /// System management interrupt of the boot processor.
+    Smi,
     /// An input of a device.
     Device(DevId, u32),
 }

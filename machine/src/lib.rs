@@ -17,6 +17,8 @@ pub mod error;
 pub mod event_loop;
 pub mod fdsets;
 pub mod firmware;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod gdb;
 pub mod irq;
 pub mod log;

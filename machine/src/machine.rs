@@ -148,6 +148,12 @@ pub struct Machine {
     pub ready: bool,
     /// What `-d` logs.
     pub log: std::sync::Arc<crate::log::Log>,
+    /// The board is being put together: the memory map is published once, when it is complete.
+    pub(crate) assembling: bool,
+    /// Root of what processors in system management mode see, and the region that makes the difference.
+    pub smm_memory: Option<(RegionId, RegionId)>,
+    /// The access being made comes from a processor in system management mode.
+    pub smm_access: bool,
     /// Device that the power button is wired to.
     pub power_device: Option<DevId>,
     /// Device behind the VMware port.
@@ -216,6 +222,9 @@ impl Machine {
             migration_events: false,
             dump: None,
             ready: false,
+            assembling: false,
+            smm_memory: None,
+            smm_access: false,
             power_device: None,
             vmport: None,
             firmware_dirs: firmware_dirs(),
@@ -283,7 +292,7 @@ impl Machine {
     pub fn settle(&mut self) {
         // A loop of devices that keep toggling each other's lines must not hang the machine.
         for _ in 0..10_000 {
-            if self.mem.is_dirty() {
+            if self.mem.is_dirty() && !self.assembling {
                 self.commit_memory();
             }
             let Some(e) = self.effects.pop_front() else { return };
@@ -329,7 +338,9 @@ impl Machine {
     fn commit_memory(&mut self) {
         self.mem.take_dirty();
         let mem = self.mem.flatten(self.mem.system).observed(self.accel.write_observer());
-        let new = FlatMaps { mem, io: self.mem.flatten(self.mem.io) };
+        let smm = self.smm_memory.filter(|(_, smram)| self.mem.get(*smram).is_some_and(|r| r.enabled));
+        let smm = smm.map(|(root, _)| self.mem.flatten(root).observed(self.accel.write_observer()));
+        let new = FlatMaps { mem, smm, io: self.mem.flatten(self.mem.io) };
         if let Err(e) = self.accel.memory_changed(&self.flat, &new) {
             self.fault.get_or_insert(e);
         }
@@ -367,10 +378,25 @@ impl Machine {
         Ok(self.mem.add(name, u128::from(size), RegionKind::Ram { block, readonly }, dev))
     }
 
+    /// Makes memory whose writes `owner` handles (not mapped yet).
+    pub fn new_rom_device(
+        &mut self,
+        name: &str,
+        size: u64,
+        dev: DevId,
+        owner: Owner,
+        spec: IoSpec,
+    ) -> QResult<RegionId> {
+        let block = Arc::new(RamBlock::new(name, size, RamSource::Anonymous).map_err(|e| qerr!("{e}"))?);
+        self.rams.push(block.clone());
+        let kind = RegionKind::RomDevice { block, owner, spec, direct: true };
+        Ok(self.mem.add(name.to_string(), u128::from(size), kind, Some(dev)))
+    }
+
     /// The block behind a RAM region.
     pub fn ram_of(&self, region: RegionId) -> Option<Arc<RamBlock>> {
         match &self.mem.get(region)?.kind {
-            RegionKind::Ram { block, .. } => Some(block.clone()),
+            RegionKind::Ram { block, .. } | RegionKind::RomDevice { block, .. } => Some(block.clone()),
             _ => None,
         }
     }
@@ -440,6 +466,8 @@ impl Machine {
             IrqSink::None => {}
             IrqSink::Gsi(gsi) => self.set_gsi(gsi, level),
             IrqSink::A20 => self.accel.set_a20(level),
+            IrqSink::Smi if level => self.accel.smi(),
+            IrqSink::Smi => {}
             IrqSink::Device(dev, pin) => self.effects.push_back(Effect::IrqInput(dev, pin, level)),
         }
     }
@@ -521,7 +549,8 @@ impl Machine {
 
     /// Nanoseconds until the next timer is due, `None` if there is none.
     pub fn next_timer_in(&self) -> Option<u64> {
-        let due = |kind| self.timers.next(kind).map(|at| (at - self.clock.now(kind)).max(0) as u64);
+        let due =
+            |kind| self.timers.next(kind).map(|at| at.saturating_sub(self.clock.now(kind)).max(0) as u64);
         let virt = if self.run.state() == RunState::Running && !self.clock.is_manual() {
             due(ClockKind::Virtual)
         } else {

@@ -35,6 +35,38 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// A processor's way to devices; `smm`: it is in system management mode.
+    pub fn caller(&self, smm: bool) -> Caller<'_> {
+        Caller { shared: self, smm }
+    }
+}
+
+/// A processor that accesses devices.
+pub struct Caller<'a> {
+    shared: &'a Shared,
+    smm: bool,
+}
+
+impl IoTarget for Caller<'_> {
+    fn io_read(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8) -> u64 {
+        let mut m = self.shared.lock();
+        m.smm_access = self.smm;
+        let v = m.io_read(owner, spec, offset, size);
+        m.smm_access = false;
+        v
+    }
+    fn io_write(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8, value: u64) {
+        let mut m = self.shared.lock();
+        m.smm_access = self.smm;
+        m.io_write(owner, spec, offset, size, value);
+        m.smm_access = false;
+    }
+    fn unassigned(&mut self, write: bool, addr: u64, size: usize) {
+        self.shared.log.unassigned(write, addr, size);
+    }
+}
+
 /// Takes the lock for each device call; RAM goes without.
 impl IoTarget for &Shared {
     fn io_read(&mut self, owner: Owner, spec: IoSpec, offset: u64, size: u8) -> u64 {

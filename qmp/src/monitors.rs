@@ -16,7 +16,7 @@ use rqemu_machine::device::DevId;
 use rqemu_machine::event_loop::{MonInput, MonitorHost};
 use rqemu_machine::shared::MachineLock;
 use rqemu_machine::spec::ChardevSpec;
-use rqemu_machine::{qerr, QResult};
+use rqemu_machine::{qerr, Machine, QResult};
 use serde_json::Value;
 use std::time::Instant;
 
@@ -158,7 +158,7 @@ impl Monitors {
     ///
     /// # Errors
     /// The device is in use.
-    pub fn add_qmp(&mut self, m: &mut MachineLock<'_>, chr: CharId, pretty: bool) -> QResult<MonId> {
+    pub fn add_qmp(&mut self, m: &mut Machine, chr: CharId, pretty: bool) -> QResult<MonId> {
         let style = if pretty { Style::Pretty } else { Style::Compact };
         self.add(m, chr, Kind::Qmp(Box::new(Session::new(style))))
     }
@@ -167,11 +167,11 @@ impl Monitors {
     ///
     /// # Errors
     /// The device is in use.
-    pub fn add_hmp(&mut self, m: &mut MachineLock<'_>, chr: CharId) -> QResult<MonId> {
+    pub fn add_hmp(&mut self, m: &mut Machine, chr: CharId) -> QResult<MonId> {
         self.add(m, chr, Kind::Hmp(HmpSession::new()))
     }
 
-    fn add(&mut self, m: &mut MachineLock<'_>, chr: CharId, kind: Kind) -> QResult<MonId> {
+    fn add(&mut self, m: &mut Machine, chr: CharId, kind: Kind) -> QResult<MonId> {
         let id = u32::try_from(self.list.len()).map_err(|_| qerr!("too many monitors"))?;
         self.list.push(Monitor {
             chr,
@@ -185,6 +185,21 @@ impl Monitors {
             self.list.pop();
         })?;
         Ok(id)
+    }
+
+    /// Greets the clients that are connected already, while the machine is still being built: they need not wait for it
+    /// to send their first commands.
+    pub fn greet(&mut self, m: &mut Machine) {
+        for i in 0..self.list.len() {
+            let Kind::Qmp(session) = &mut self.list[i].kind else { continue };
+            let opened = |(id, input): &(MonId, MonInput)| {
+                id.0 as usize == i && matches!(input, MonInput::Event(CharEvent::Opened))
+            };
+            let Some(at) = m.monitor_inbox.iter().position(opened) else { continue };
+            m.monitor_inbox.remove(at);
+            session.opened();
+            self.send(m, i);
+        }
     }
 
     /// Runs what monitor `i` has received.
@@ -281,7 +296,7 @@ impl Monitors {
     }
 
     /// Sends what waits, and tells the character device whether to go on reading.
-    fn send(&mut self, m: &mut MachineLock<'_>, i: usize) {
+    fn send(&mut self, m: &mut Machine, i: usize) {
         let Some(mon) = self.list.get_mut(i) else { return };
         let chr = mon.chr;
         let id = MonId(i as u32);

@@ -278,7 +278,8 @@ pub(crate) fn properties(m: &Machine, object: Object) -> Vec<ObjectPropertyInfo>
         }
         Object::Machine => {
             let props = m.board.as_ref().map(|b| b.props.table());
-            props.into_iter().flat_map(|t| t.iter()).map(|p| info(p.name, p.ty)).collect()
+            let props = props.into_iter().flat_map(|t| t.iter());
+            props.filter(|p| shown(m, p.name)).map(|p| info(p.name, p.ty)).collect()
         }
         Object::Bus(id) => {
             let mut list = vec![info("hotplug-handler", "link<hotplug-handler>"), info("realized", "bool")];
@@ -296,6 +297,16 @@ pub(crate) fn properties(m: &Machine, object: Object) -> Vec<ObjectPropertyInfo>
         Object::DefaultRng(_) => vec![info("opened", "bool")],
         Object::Container(_) | Object::Irq(..) | Object::BoardIrq(_) | Object::Chardev(_) => Vec::new(),
     }
+}
+
+/// Whether a property of the machine is there: those of its flash chips go with them.
+fn shown(m: &Machine, name: &str) -> bool {
+    let chip = match name {
+        "pflash0" => "system.flash0",
+        "pflash1" => "system.flash1",
+        _ => return true,
+    };
+    m.tree.iter().any(|n| n.place == rqemu_machine::device::Place::Machine(chip))
 }
 
 fn is_pci(class: &'static ClassInfo) -> bool {

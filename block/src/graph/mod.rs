@@ -111,10 +111,20 @@ impl BlockGraph {
 
     /// `blockdev-add`: `options` is the QAPI `BlockdevOptions` dictionary (nested, typed). Returns the root node.
     pub fn blockdev_add(&self, options: Value) -> Result<Arc<Node>> {
+        self.add_node(options, false)
+    }
+
+    /// As [`Self::blockdev_add`], with text for all scalars (`-blockdev` in its short form).
+    pub fn blockdev_add_keyval(&self, options: Value) -> Result<Arc<Node>> {
+        self.add_node(options, true)
+    }
+
+    fn add_node(&self, options: Value, text: bool) -> Result<Arc<Node>> {
         let Value::Object(map) = options else {
             return Err(BlockError::BadType { name: "options".into(), expected: "object" });
         };
-        let opts = Opts::new(map, "", true);
+        let mut opts = Opts::new(map, "", true);
+        opts.text = text;
         let driver = opts.has("driver");
         if driver && !opts.has("node-name") {
             // The driver's own complaints come first.

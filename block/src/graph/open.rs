@@ -425,6 +425,7 @@ impl BlockGraph {
             Some(Value::Object(map)) => {
                 let strict = opts.strict;
                 let mut o = Opts::new(map, &opts.full(&format!("{key}.")), strict);
+                o.text = opts.text;
                 if strict {
                     return self.open_node(o, inherit);
                 }

@@ -11,12 +11,14 @@ pub(crate) struct Opts {
     /// From QMP or `-blockdev`: types must match and defaults are QAPI's. Otherwise (`-drive`, `json:`) strings stand
     /// for all types.
     pub strict: bool,
+    /// From `-blockdev` in its short form: text stands for other types, as far as it can be read so.
+    pub text: bool,
 }
 
 impl Opts {
     pub(crate) fn new(map: Map<String, Value>, path: &str, strict: bool) -> Opts {
         let map = if strict { map } else { nest(map) };
-        Opts { map, path: path.into(), strict }
+        Opts { map, path: path.into(), strict, text: !strict }
     }
 
     pub(crate) fn has(&self, key: &str) -> bool {
@@ -71,7 +73,7 @@ impl Opts {
         match self.take(key) {
             None => Ok(None),
             Some(Value::Bool(b)) => Ok(Some(b)),
-            Some(Value::String(s)) if !self.strict => match s.as_str() {
+            Some(Value::String(s)) if self.text => match s.as_str() {
                 "on" | "yes" | "true" | "y" => Ok(Some(true)),
                 "off" | "no" | "false" | "n" => Ok(Some(false)),
                 _ => Err(BlockError::BadBool(self.full(key))),
@@ -89,7 +91,7 @@ impl Opts {
                 None if n.is_i64() => Err(BlockError::BadSize(self.full(key))),
                 None => self.bad_type(key, "integer"),
             },
-            Some(Value::String(s)) if !self.strict => match parse_size(&s) {
+            Some(Value::String(s)) if self.text => match parse_size(&s) {
                 Some(v) => Ok(Some(v)),
                 None => Err(BlockError::text(format!("Parameter '{}' expects a size", self.full(key)))),
             },
@@ -113,8 +115,8 @@ impl Opts {
     pub(crate) fn dict(&mut self, key: &str) -> Result<Opts> {
         let path = format!("{}{key}.", self.path);
         match self.take(key) {
-            None => Ok(Opts { map: Map::new(), path, strict: self.strict }),
-            Some(Value::Object(map)) => Ok(Opts { map, path, strict: self.strict }),
+            None => Ok(Opts { map: Map::new(), path, strict: self.strict, text: self.text }),
+            Some(Value::Object(map)) => Ok(Opts { map, path, strict: self.strict, text: self.text }),
             Some(_) => self.bad_type(key, "object"),
         }
     }

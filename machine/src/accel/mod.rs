@@ -142,6 +142,8 @@ pub trait Accel: Send {
     fn set_guest_clock(&mut self, _ns: u64) {}
     /// The virtual clock was stopped or goes on.
     fn clock_changed(&mut self) {}
+    /// A system management interrupt for the boot processor.
+    fn smi(&mut self) {}
     /// The boot processor's address line 20.
     fn set_a20(&mut self, _on: bool) {}
     /// Who wants to know what devices write into guest memory.

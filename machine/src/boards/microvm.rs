@@ -253,15 +253,7 @@ fn load_firmware(b: &mut Build<'_>, w: &Want) -> QResult<()> {
     if path.is_none() && b.boots_directly() {
         return Ok(());
     }
-    let data = path.and_then(|p| std::fs::read(p).ok());
-    let Some(data) = data.filter(|d| !d.is_empty() && d.len() % 65536 == 0) else {
-        return Err(qerr!("qemu: could not load PC BIOS '{name}'").bare());
-    };
-    let size = data.len() as u64;
-    let bios = b.m.new_ram("pc.bios", size, false, None)?;
-    if let Some(block) = b.m.ram_of(bios) {
-        block.write(0, &data);
-    }
+    let (bios, size) = super::memory::load_bios(b.m, path.as_deref(), &name, false)?;
     b.firmware = Some((bios, size));
     let system = b.m.mem.system;
     let low = size.min(128 << 10);

@@ -1,5 +1,6 @@
 //! Machine types: one table from which `-machine help`, `query-machines` and the builder work.
 
+mod flash;
 mod memory;
 pub mod microvm;
 pub mod microvm_dt;

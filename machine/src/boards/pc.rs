@@ -2,8 +2,7 @@
 //!
 //! Devices are created in the order in which QEMU creates them, so that QOM paths and PCI slots agree.
 
-use std::path::Path;
-
+use super::flash;
 use super::memory::map_ram;
 use super::props::PcProps;
 use super::MachineType;
@@ -17,6 +16,7 @@ use crate::devices::misc::port92::Port92;
 use crate::devices::misc::ports;
 use crate::firmware::fw_cfg_files::pc_ram_layout;
 use crate::irq::{IrqLine, IrqSink};
+use crate::machine::Machine;
 use crate::memory::{RamSource, RegionId, RegionKind};
 use crate::qom::{OnOffAuto, PropInput};
 use crate::spec::MachineDefaults;
@@ -47,6 +47,9 @@ pub(super) const PC: MachineType = MachineType {
 /// The current version.
 pub static PC_7_2: MachineType = PC;
 
+/// More firmware gets in the way of the interrupt controllers.
+const MAX_FIRMWARE: u64 = 16 << 20;
+
 /// What the phases of the board hand on.
 struct Pc {
     isa: BusId,
@@ -73,6 +76,9 @@ fn init(b: &mut Build<'_>) -> QResult<()> {
         b.m,
         &i440fx::PcMemory { ram, pci: pci_mem, ram_size: b.ram_size, pci_hole64_size: None },
     )?;
+    if b.m.accel.name() == "tcg" {
+        smm_memory(b.m, host.smram);
+    }
     let bypass = b.props::<PcProps>().is_some_and(|p| p.default_bus_bypass_iommu);
     if let Some(n) = b.m.tree.get_mut(host.host).filter(|_| bypass) {
         // There is no IOMMU that anything could bypass.
@@ -91,8 +97,15 @@ fn init(b: &mut Build<'_>) -> QResult<()> {
 /// Properties that users may write but that ask for something this board does not have.
 fn refuse_undone(b: &Build<'_>) -> QResult<()> {
     let Some(p) = b.props::<PcProps>() else { return Ok(()) };
-    if p.x86.smm == OnOffAuto::On && b.m.accel.name() != "qtest" {
+    if p.x86.smm == OnOffAuto::On && !has_smm(b) {
         return Err(qerr!("System Management Mode not supported by this hypervisor."));
+    }
+    if p.max_fw_size.0 > MAX_FIRMWARE {
+        return Err(qerr!(
+            "User specified max allowed firmware size {} is greater than 16MiB. If combined firwmare size exceeds \
+             16MiB the system may not boot, or experience intermittentstability issues.",
+            p.max_fw_size.0
+        ));
     }
     let undone = [
         ("usb=on", p.x86.common.usb),
@@ -189,34 +202,44 @@ fn south_bridge(b: &mut Build<'_>, pc: &Pc) -> QResult<()> {
     Ok(())
 }
 
-/// System management mode, for the tables and the chipset: where no processor has to enter it.
+/// Whether processors can enter system management mode, or there are none.
+fn has_smm(b: &Build<'_>) -> bool {
+    matches!(b.m.accel.name(), "qtest" | "tcg")
+}
+
+/// System management mode, for the tables and the chipset.
 fn smm(b: &Build<'_>) -> bool {
-    b.m.accel.name() == "qtest" && b.props::<PcProps>().is_some_and(|p| p.x86.smm != OnOffAuto::Off)
+    has_smm(b) && b.props::<PcProps>().is_some_and(|p| p.x86.smm != OnOffAuto::Off)
+}
+
+/// What processors in system management mode see: its memory on top of everybody's.
+fn smm_memory(m: &mut Machine, smram: RegionId) {
+    let root = m.mem.add("memory", 1 << 64, RegionKind::Container, None);
+    let system = m.mem.system;
+    for (name, size, target, priority) in [("smram", 1 << 32, smram, 1), ("memory", 1 << 64, system, 0)] {
+        let r = m.mem.add(name, size, RegionKind::Alias { target, offset: 0, readonly: false }, None);
+        m.mem.map(root, r, 0, priority);
+    }
+    m.smm_memory = Some((root, smram));
 }
 
 /// The system firmware at the top of 4 GiB, its last 128 KiB also below 1 MiB, and RAM for option ROMs behind it.
 fn load_firmware(b: &mut Build<'_>, pci_mem: RegionId) -> QResult<()> {
-    let wanted = b.wanted_firmware();
-    let name = wanted.as_deref().unwrap_or("bios-256k.bin");
-    let path = b.m.find_firmware(name);
-    if path.is_none() && b.boots_directly() {
-        return Ok(());
+    if !flash::create(b, pci_mem)? {
+        let wanted = b.wanted_firmware();
+        let name = wanted.as_deref().unwrap_or("bios-256k.bin");
+        let path = b.m.find_firmware(name);
+        if path.is_none() && b.boots_directly() {
+            return Ok(());
+        }
+        let (bios, size) = super::memory::load_bios(b.m, path.as_deref(), name, true)?;
+        b.firmware = Some((bios, size));
+        let isa_size = size.min(128 << 10);
+        let alias = RegionKind::Alias { target: bios, offset: size - isa_size, readonly: true };
+        let isa_bios = b.m.mem.add("isa-bios", u128::from(isa_size), alias, None);
+        b.m.mem.map(pci_mem, isa_bios, 0x10_0000 - isa_size, 1);
+        b.m.mem.map(pci_mem, bios, (1 << 32) - size, 0);
     }
-    let data = path.as_deref().and_then(|p: &Path| std::fs::read(p).ok());
-    let Some(data) = data.filter(|d| !d.is_empty() && d.len() % 65536 == 0) else {
-        return Err(qerr!("qemu: could not load PC BIOS '{name}'").bare());
-    };
-    let size = data.len() as u64;
-    let bios = b.m.new_ram("pc.bios", size, true, None)?;
-    if let Some(block) = b.m.ram_of(bios) {
-        block.write(0, &data);
-    }
-    b.firmware = Some((bios, size));
-    let isa_size = size.min(128 << 10);
-    let alias = RegionKind::Alias { target: bios, offset: size - isa_size, readonly: true };
-    let isa_bios = b.m.mem.add("isa-bios", u128::from(isa_size), alias, None);
-    b.m.mem.map(pci_mem, isa_bios, 0x10_0000 - isa_size, 1);
-    b.m.mem.map(pci_mem, bios, (1 << 32) - size, 0);
     let rom = b.m.new_ram_from("pc.rom", 128 << 10, true, None, RamSource::Anonymous)?;
     b.m.mem.map(pci_mem, rom, 0xc_0000, 1);
     Ok(())

@@ -8,7 +8,7 @@ use super::values::{
 };
 use super::MachineProps;
 use crate::objects::Str;
-use crate::qom::{AudiodevRef, MemdevRef, OnOffAuto, PropStruct, PropTable, Size};
+use crate::qom::{AudiodevRef, DriveRef, MemdevRef, OnOffAuto, PropStruct, PropTable, Size};
 
 /// Properties that every machine has.
 #[derive(Device, Debug)]
@@ -177,6 +177,12 @@ pub struct PcProps {
     /// Audio backend of the PC speaker
     #[prop(object, name = "pcspk-audiodev")]
     pub pcspk_audiodev: AudiodevRef,
+    /// Node name or ID of a block device to use as a backend
+    #[prop(object)]
+    pub pflash0: DriveRef,
+    /// Node name or ID of a block device to use as a backend
+    #[prop(object)]
+    pub pflash1: DriveRef,
 }
 
 impl MachineProps for PcProps {

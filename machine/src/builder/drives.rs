@@ -1,12 +1,22 @@
 //! Block nodes and drives, and the drives that the board plugs in itself.
 
-use rqemu_block::DriveOpts;
+use rqemu_block::{BlockGraph, DriveOpts};
 
 use super::Build;
+use crate::boards::PcProps;
 use crate::device::BusId;
 use crate::qom::{class_by_name, PropInput};
 use crate::spec::{DriveInterface, DrivePlace, DriveSpec, Media, OnError};
 use crate::{qerr, QResult};
+
+/// Whether a value came from `key=value`.
+fn has_text(v: &crate::spec::Value) -> bool {
+    match v {
+        crate::spec::Value::Text(_) => true,
+        crate::spec::Value::Dict(d) => d.iter().any(|(_, v)| has_text(v)),
+        _ => false,
+    }
+}
 
 /// Options of a drive as the block layer takes them; `snapshot` is the global `-snapshot`.
 pub fn drive_opts(d: &DriveSpec, place: &DrivePlace) -> DriveOpts {
@@ -54,7 +64,9 @@ impl Build<'_> {
     pub fn open_block_devices(&mut self) -> QResult<()> {
         for b in &self.spec.blockdevs {
             let options = crate::spec::Value::Dict(b.options.clone()).to_json();
-            self.m.block.blockdev_add(options).map_err(|e| b.loc.locate(block_error(e)))?;
+            let text = b.options.iter().any(|(_, v)| has_text(v));
+            let add = if text { BlockGraph::blockdev_add_keyval } else { BlockGraph::blockdev_add };
+            add(&self.m.block, options).map_err(|e| b.loc.locate(block_error(e)))?;
         }
         let places = std::mem::take(&mut self.places);
         for (d, p) in self.spec.drives.iter().zip(&places) {
@@ -74,6 +86,7 @@ impl Build<'_> {
             let taken = match p.interface {
                 DriveInterface::None | DriveInterface::Virtio => true,
                 DriveInterface::Ide => p.bus < 2 && self.m.tree.find_bus("ide.0").is_some(),
+                DriveInterface::Pflash => p.bus == 0 && p.unit < 2 && self.props::<PcProps>().is_some(),
                 DriveInterface::Floppy => p.unit < 2 && self.m.tree.find_bus("floppy-bus.0").is_some(),
                 _ => false,
             };

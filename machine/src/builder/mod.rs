@@ -91,6 +91,8 @@ pub struct Build<'a> {
     pub power_device: Option<DevId>,
     /// System firmware: region and size.
     pub firmware: Option<(RegionId, u64)>,
+    /// The firmware is in flash chips.
+    pub flash: bool,
     /// Names of back ends, in the order of `spec.netdevs`; `None`: not made.
     pub netdev_names: Vec<Option<String>>,
     /// Hub ports of cards (`-net nic`), by index into `spec.nics`.
@@ -115,6 +117,13 @@ pub trait Messages {
     fn out(&mut self, text: &str);
     /// A plain line on standard error.
     fn plain(&mut self, text: &str);
+    /// Back ends exist, the board does not yet: the moment to connect monitors.
+    ///
+    /// # Errors
+    /// Ends the construction.
+    fn backends_ready(&mut self, _m: &mut Machine) -> QResult<()> {
+        Ok(())
+    }
 }
 
 /// What `build` made.
@@ -182,6 +191,7 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     let mut m = Machine::new();
     add_fds(&mut m, spec)?;
     m.log = Arc::new(log);
+    m.assembling = true;
     let event_loop = EventLoop::new(&mut m)
         .map_err(|e| qerr!("cannot create event loop: {}", crate::error::strerror(&e)))?;
     m.firmware_dirs.splice(0..0, spec.firmware.data_dirs.iter().map(std::path::PathBuf::from));
@@ -206,6 +216,7 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
         isa_bus: None,
         power_device: None,
         firmware: None,
+        flash: false,
         netdev_names: Vec::new(),
         nic_ports: Vec::new(),
         created_nics: Vec::new(),
@@ -221,10 +232,13 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     placed?;
     b.configure_numa()?;
     b.create_netdevs()?;
+    b.messages.backends_ready(b.m)?;
     (kind.init)(&mut b)?;
     b.create_user_devices()?;
     b.check_orphans()?;
     b.warn_net();
+    b.m.assembling = false;
+    b.m.settle();
     b.m.power_device = b.power_device;
     if let Some(pm) = b.power_device {
         piix4_pm::machine_ready(b.m, pm);
@@ -251,9 +265,6 @@ fn check_software_cpu(m: &Machine, spec: &VmSpec) -> QResult<()> {
     }
     if spec.run.icount.is_some() {
         return Err(qerr!("-icount: not supported yet"));
-    }
-    if spec.run.gdb.is_some() {
-        return Err(qerr!("-gdb: not supported by this accelerator yet"));
     }
     match spec.run.log.items.iter().find(|i| !LOGGED.contains(&i.as_str())) {
         Some(item) => Err(qerr!("-d {item}: not supported by this accelerator yet")),
@@ -383,7 +394,7 @@ impl Build<'_> {
 
     /// Whether a kernel is to be started without going through firmware: unless the user names a firmware.
     pub fn boots_directly(&self) -> bool {
-        self.spec.firmware.kernel.is_some() && self.wanted_firmware().is_none()
+        self.spec.firmware.kernel.is_some() && !self.flash && self.wanted_firmware().is_none()
     }
 
     /// Firmware that the user names: `-bios`, or the machine's `firmware` property.

@@ -78,9 +78,16 @@ pub fn open(spec: &ChardevSpec, sets: &FdSets, warn: &mut dyn FnMut(String)) -> 
     })
 }
 
+/// Size of the path in a socket address, with its final zero.
+const UNIX_PATH_MAX: usize = 108;
+
 fn socket_error(addr: &SocketAddress, server: bool, e: &std::io::Error) -> crate::QError {
     let text = strerror(e);
     match addr {
+        SocketAddress::Unix { path, .. } if path.len() >= UNIX_PATH_MAX => {
+            qerr!("UNIX socket path '{path}' is too long")
+                .with_hint(format!("Path must be less than {UNIX_PATH_MAX} bytes\n"))
+        }
         SocketAddress::Unix { path, .. } if server => qerr!("Failed to bind socket to {path}: {text}"),
         SocketAddress::Unix { path, .. } => qerr!("Failed to connect to '{path}': {text}"),
         SocketAddress::Inet(_) if server => qerr!("Failed to find an available port: {text}"),

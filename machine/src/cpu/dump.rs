@@ -13,7 +13,8 @@ pub fn dump(r: &CpuRegs) -> String {
     let f = |bit: u32, c: char| if r.rflags >> bit & 1 != 0 { c } else { '-' };
     let flags: String =
         [f(10, 'D'), f(11, 'O'), f(7, 'S'), f(6, 'Z'), f(4, 'A'), f(2, 'P'), f(0, 'C')].iter().collect();
-    let tail = format!("[{flags}] CPL={} II=0 A20=1 SMM=0 HLT={}", r.cpl(), u8::from(r.halted));
+    let (smm, halted) = (u8::from(r.smm), u8::from(r.halted));
+    let tail = format!("[{flags}] CPL={} II=0 A20=1 SMM={smm} HLT={halted}", r.cpl());
     // Writing to a String cannot fail.
     let w = &mut out;
     let g = &r.gpr;

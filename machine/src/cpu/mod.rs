@@ -127,6 +127,8 @@ pub struct CpuRegs {
     pub efer: u64,
     /// Halted.
     pub halted: bool,
+    /// In system management mode.
+    pub smm: bool,
     /// x87/SSE state as `FXSAVE` stores it, if read.
     pub fxsave: Option<Box<[u8; 512]>>,
     /// Debug registers 0-3, 6, 7.

@@ -175,6 +175,12 @@ impl RealizeCx<'_> {
         self.cx.m.new_ram(name, size, readonly, Some(dev))
     }
 
+    /// Makes memory that is read directly and whose writes this device handles (not mapped yet).
+    pub fn rom_device(&mut self, name: &str, size: u64, tag: u32, spec: IoSpec) -> QResult<RegionId> {
+        let dev = self.cx.dev;
+        self.cx.m.new_rom_device(name, size, dev, Owner::Device(dev, tag), spec)
+    }
+
     /// The line of an ISA interrupt (0-15).
     pub fn isa_irq(&mut self, irq: u32) -> IrqLine {
         self.cx.m.isa_irq(irq)

@@ -9,7 +9,7 @@ mod handover;
 mod image;
 mod memory;
 mod multiboot;
-mod pci;
+pub(crate) mod pci;
 
 use std::fs::File;
 

@@ -1,5 +1,6 @@
 //! The flat map: sorted, disjoint ranges, looked up by binary search.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -24,6 +25,26 @@ pub enum FlatKind {
         /// Access sizes.
         spec: IoSpec,
     },
+    /// Host memory to read; writes are handled by code.
+    RomDevice {
+        /// The block.
+        block: Arc<RamBlock>,
+        /// Who.
+        owner: Owner,
+        /// Sizes of writes.
+        spec: IoSpec,
+    },
+}
+
+impl FlatKind {
+    /// The memory that reads come from, and whether writes go elsewhere or nowhere.
+    pub fn memory(&self) -> Option<(&Arc<RamBlock>, bool)> {
+        match self {
+            Self::Ram { block, readonly } => Some((block, *readonly)),
+            Self::RomDevice { block, .. } => Some((block, true)),
+            Self::Io { .. } => None,
+        }
+    }
 }
 
 /// One range; `last` is inclusive so that the end of the space can be expressed.
@@ -75,6 +96,8 @@ pub trait WriteObserver: Send + Sync {
 pub struct FlatView {
     ranges: Vec<FlatRange>,
     observer: Option<Arc<dyn WriteObserver>>,
+    /// Where the last look-up ended: guests mostly use one device at a time. Only a hint, any value will do.
+    hint: AtomicUsize,
 }
 
 impl FlatView {
@@ -87,7 +110,7 @@ impl FlatView {
                 _ => ranges.push(r),
             }
         }
-        Self { ranges, observer: None }
+        Self { ranges, observer: None, hint: AtomicUsize::new(0) }
     }
 
     /// Reports all writes through this view.
@@ -109,15 +132,21 @@ impl FlatView {
 
     /// The range that holds `addr`.
     pub fn find(&self, addr: u64) -> Option<&FlatRange> {
+        let last = self.ranges.get(self.hint.load(Ordering::Relaxed));
+        if let Some(r) = last.filter(|r| r.start <= addr && addr <= r.last) {
+            return Some(r);
+        }
         let i = self.ranges.partition_point(|r| r.last < addr);
-        self.ranges.get(i).filter(|r| r.start <= addr)
+        let found = self.ranges.get(i).filter(|r| r.start <= addr)?;
+        self.hint.store(i, Ordering::Relaxed);
+        Some(found)
     }
 
     /// Host address of `len` bytes at `addr` if they lie in one RAM range (and may be written, if `write`).
     pub fn host_ptr(&self, addr: u64, len: u64, write: bool) -> Option<*mut u8> {
         let r = self.find(addr)?;
-        let FlatKind::Ram { block, readonly } = &r.kind else { return None };
-        if (write && *readonly) || len > r.last - addr + 1 || len == 0 {
+        let (block, readonly) = r.kind.memory()?;
+        if (write && readonly) || len > r.last - addr + 1 || len == 0 {
             return None;
         }
         let off = r.offset + (addr - r.start);
@@ -143,9 +172,9 @@ impl FlatView {
         while pos < len {
             let at = addr.checked_add(pos as u64).ok_or(MemError::Unmapped(addr))?;
             let r = self.find(at).ok_or(MemError::Unmapped(at))?;
-            let FlatKind::Ram { block, readonly } = &r.kind else { return Err(MemError::Unmapped(at)) };
+            let (block, readonly) = r.kind.memory().ok_or(MemError::Unmapped(at))?;
             let n = ((r.last - at).saturating_add(1)).min((len - pos) as u64) as usize;
-            if !f(block, *readonly, r.offset + (at - r.start), pos..pos + n) {
+            if !f(block, readonly, r.offset + (at - r.start), pos..pos + n) {
                 return Err(MemError::Unmapped(at));
             }
             pos += n;

@@ -31,13 +31,35 @@ pub enum Space {
 pub struct FlatMaps {
     /// Memory.
     pub mem: FlatView,
+    /// Memory as system management mode sees it, where that differs.
+    pub smm: Option<FlatView>,
     /// Ports.
     pub io: FlatView,
+}
+
+impl FlatMaps {
+    /// Memory as a processor in (`smm`) or outside of system management mode sees it.
+    pub fn memory(&self, smm: bool) -> &FlatView {
+        match &self.smm {
+            Some(v) if smm => v,
+            _ => &self.mem,
+        }
+    }
 }
 
 /// The published flat maps; cheap to clone and to read from any thread.
 #[derive(Clone)]
 pub struct Maps(Arc<ArcSwap<FlatMaps>>);
+
+/// A thread's own handle of the maps. It keeps the snapshot that it saw last alive.
+pub struct MapsReader(arc_swap::Cache<Arc<ArcSwap<FlatMaps>>, Arc<FlatMaps>>);
+
+impl MapsReader {
+    /// The current snapshot.
+    pub fn load(&mut self) -> &FlatMaps {
+        self.0.load()
+    }
+}
 
 impl Default for Maps {
     fn default() -> Self {
@@ -49,6 +71,11 @@ impl Maps {
     /// The current snapshot. Keep the guard short: the old map lives as long as it.
     pub fn load(&self) -> arc_swap::Guard<Arc<FlatMaps>> {
         self.0.load()
+    }
+
+    /// A handle for one thread that looks often: as long as nothing changed a look costs one comparison.
+    pub fn reader(&self) -> MapsReader {
+        MapsReader(arc_swap::Cache::new(self.0.clone()))
     }
 
     /// The current snapshot as an owned handle.

@@ -164,6 +164,34 @@ impl RamBlock {
         true
     }
 
+    /// Reads `len` bytes at `at` of a file straight into the block.
+    ///
+    /// # Errors
+    /// The range is outside the block, the file is shorter, or it cannot be read.
+    pub fn load(&self, offset: u64, file: &File, at: u64, len: usize) -> std::io::Result<()> {
+        let inside = offset.checked_add(len as u64).is_some_and(|end| end <= self.len());
+        if !inside {
+            return Err(std::io::ErrorKind::InvalidInput.into());
+        }
+        let mut done = 0;
+        while done < len {
+            // SAFETY: the range was checked against the mapping, which lives as long as `self`.
+            let n = unsafe {
+                let to = self.host().add(offset as usize + done).cast();
+                libc::pread(file.as_raw_fd(), to, len - done, (at + done as u64) as i64)
+            };
+            match n {
+                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                n if n > 0 => done += n as usize,
+                _ => match std::io::Error::last_os_error() {
+                    e if e.kind() == std::io::ErrorKind::Interrupted => {}
+                    e => return Err(e),
+                },
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the host provide all pages now, with `threads` threads.
     ///
     /// # Errors
@@ -267,5 +295,12 @@ mod tests {
         b.clear();
         assert!(b.read(8190, &mut x));
         assert_eq!(x, [0, 0]);
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, b"0123456789").unwrap();
+        b.load(8190, &file, 3, 2).unwrap();
+        assert!(b.read(8190, &mut x));
+        assert_eq!(&x, b"34");
+        assert!(b.load(8190, &file, 0, 3).is_err(), "outside the block");
+        assert!(b.load(0, &file, 5, 6).is_err(), "the file is shorter");
     }
 }

@@ -71,6 +71,17 @@ pub enum RegionKind {
         /// Access sizes.
         spec: IoSpec,
     },
+    /// Memory whose writes are handled by code, and whose reads are too while `direct` is off (flash).
+    RomDevice {
+        /// The block.
+        block: Arc<RamBlock>,
+        /// Who answers the rest.
+        owner: Owner,
+        /// Access sizes.
+        spec: IoSpec,
+        /// Reads come from the block.
+        direct: bool,
+    },
     /// Part of another region.
     Alias {
         /// The other region.
@@ -300,6 +311,16 @@ impl RegionTree {
         }
     }
 
+    /// Switches direct reads of a ROM device on or off.
+    pub fn set_direct(&mut self, id: RegionId, on: bool) {
+        if let Some(Region { kind: RegionKind::RomDevice { direct, .. }, .. }) = self.get_mut(id) {
+            if *direct != on {
+                *direct = on;
+                self.dirty = true;
+            }
+        }
+    }
+
     /// Whether the tree changed since the last call.
     pub fn take_dirty(&mut self) -> bool {
         std::mem::take(&mut self.dirty)
@@ -354,8 +375,13 @@ impl RegionTree {
             RegionKind::Ram { block, readonly } => {
                 FlatKind::Ram { block: block.clone(), readonly: ro || *readonly }
             }
-            RegionKind::Io { owner, spec } => FlatKind::Io { owner: *owner, spec: *spec },
-            _ => return,
+            RegionKind::RomDevice { block, owner, spec, direct: true } => {
+                FlatKind::RomDevice { block: block.clone(), owner: *owner, spec: *spec }
+            }
+            RegionKind::Io { owner, spec } | RegionKind::RomDevice { owner, spec, .. } => {
+                FlatKind::Io { owner: *owner, spec: *spec }
+            }
+            RegionKind::Container | RegionKind::Alias { .. } => return,
         };
         for (s, e) in holes(out, start, end) {
             out.push(FlatRange {

@@ -32,6 +32,11 @@ pub trait Bus: Sync {
     /// Interrupt acknowledge: the vector to deliver to CPU `cpu` now, if one is still pending (after
     /// [`Request::INTR`], with interrupts enabled).
     fn take_interrupt(&self, cpu: u32) -> Option<u8>;
+    /// Whether the page at `addr` belongs to another engine that has to execute whatever accesses it; looked at only
+    /// while the CPU helps one out ([`crate::Cpu::assist`]).
+    fn elsewhere(&self, _addr: u64) -> bool {
+        false
+    }
     /// AND-mask for physical addresses; all ones when A20 is enabled.
     fn a20_mask(&self) -> u64 {
         u64::MAX
@@ -55,6 +60,11 @@ pub trait Bus: Sync {
     fn set_cr8(&self, _cpu: u32, _value: u64) {}
     /// FERR#: an unmasked x87 exception with CR0.NE clear (IRQ 13 on a PC).
     fn ferr(&self) {}
+    /// Asked after a write to a device: whether that write changed what [`Bus::page`] says, so that all translations
+    /// must go before the next access.
+    fn map_changed(&self) -> bool {
+        false
+    }
     /// The CPU enters (true) or leaves SMM.
     fn smm(&self, _cpu: u32, _enter: bool) {}
 }

@@ -44,6 +44,9 @@ use slots::Slots;
 use user_irq::UserIrqs;
 use vcpu::{KvmVcpu, ResetState};
 
+/// The KVM interface that this is written for (and the only stable one).
+const API_VERSION: i32 = 12;
+
 /// Properties of `-accel kvm,...`.
 #[derive(Clone, Debug)]
 pub struct KvmOptions {
@@ -84,6 +87,8 @@ pub struct KvmAccel {
     tsc_khz: Option<u32>,
     /// The software CPU executes what KVM cannot.
     assist: bool,
+    /// Which pages have code that the software CPUs decoded.
+    code: Arc<rqemu_x86::CodeMap>,
 }
 
 impl KvmAccel {
@@ -98,8 +103,18 @@ impl KvmAccel {
             qerr!("failed to initialize kvm: {text}")
                 .with_hint(format!("Could not access KVM kernel module: {text}"))
         })?;
-        if kvm.get_api_version() != 12 {
-            return Err(qerr!("kvm version not supported"));
+        let version = kvm.get_api_version();
+        if version < API_VERSION {
+            // A negative answer is the failure of the call: the device is something else.
+            let e = std::io::Error::last_os_error();
+            let e = if version < 0 { e } else { std::io::Error::from_raw_os_error(libc::EINVAL) };
+            return Err(qerr!("failed to initialize kvm: {}", crate::error::strerror(&e))
+                .with_hint("kvm version too old"));
+        }
+        if version > API_VERSION {
+            return Err(
+                qerr!("failed to initialize kvm: Invalid argument").with_hint("kvm version not supported")
+            );
         }
         for cap in [
             Cap::UserMemory,
@@ -134,6 +149,7 @@ impl KvmAccel {
             irqs: UserIrqs::Kernel,
             tsc_khz: None,
             assist: opts.assist,
+            code: Arc::default(),
         })
     }
 
@@ -221,7 +237,12 @@ impl KvmAccel {
         }
         let msrs = if index == 0 { self.kvm.get_msr_index_list().ok() } else { None };
         let mut v = KvmVcpu::new(index, fd, shared.clone(), self.irqs.clone());
-        v.helper = self.assist.then(|| c.cpuid.as_slice().to_vec());
+        v.helper = self.assist.then(|| assist::Helper {
+            vm: self.vm.clone(),
+            code: self.code.clone(),
+            leaves: c.cpuid.as_slice().to_vec(),
+            word: Arc::default(),
+        });
         v.reset = Some(ResetState::capture(&v.fd, msrs.as_ref()));
         if let Some(b) = &self.boot {
             v.boot(b).map_err(|e| ioctl_error("KVM_SET_SREGS", e))?;
@@ -507,8 +528,7 @@ impl Accel for KvmAccel {
     fn set_debug(&mut self, index: usize, debug: &GuestDebug) -> bool {
         let Some(control) = self.control.clone() else { return false };
         let debug = *debug;
-        let set =
-            move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| debug::set(&v.fd, &debug));
+        let set = move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| v.set_debug(&debug));
         control.run_on(index, set).unwrap_or(false)
     }
 

@@ -34,6 +34,7 @@ pub fn read(fd: &VcpuFd) -> CpuRegs {
         idt: (s.idt.base, s.idt.limit),
         cr: [s.cr0, s.cr2, s.cr3, s.cr4, s.cr8],
         efer: s.efer,
+        smm: false,
         halted: fd.get_mp_state().is_ok_and(|m| m.mp_state == KVM_MP_STATE_HALTED),
         dr: [d.db[0], d.db[1], d.db[2], d.db[3], d.dr6, d.dr7],
         ..CpuRegs::default()
@@ -46,6 +47,15 @@ pub fn read(fd: &VcpuFd) -> CpuRegs {
         out.fxsave = Some(area);
     }
     out
+}
+
+/// Linear address of the next instruction; 0 if it cannot be read.
+pub fn linear_pc(fd: &VcpuFd) -> u64 {
+    match (fd.get_regs(), fd.get_sregs()) {
+        (Ok(r), Ok(s)) if s.cs.l != 0 => r.rip,
+        (Ok(r), Ok(s)) => s.cs.base.wrapping_add(r.rip) & 0xffff_ffff,
+        _ => 0,
+    }
 }
 
 /// The general registers in KVM's form.

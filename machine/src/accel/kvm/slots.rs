@@ -2,7 +2,7 @@
 
 use kvm_bindings::{kvm_userspace_memory_region, KVM_MEM_READONLY};
 
-use crate::memory::{FlatKind, FlatMaps};
+use crate::memory::FlatMaps;
 use crate::{qerr, QResult};
 
 const PAGE: u64 = 4096;
@@ -73,7 +73,7 @@ fn region(slot: usize, s: Slot) -> kvm_userspace_memory_region {
 fn wanted(maps: &FlatMaps) -> Vec<Slot> {
     let mut out = Vec::new();
     for r in maps.mem.ranges() {
-        let FlatKind::Ram { block, readonly } = &r.kind else { continue };
+        let Some((block, readonly)) = r.kind.memory() else { continue };
         let start = r.start.next_multiple_of(PAGE);
         let end = (r.last + 1) / PAGE * PAGE;
         if start >= end {
@@ -82,7 +82,7 @@ fn wanted(maps: &FlatMaps) -> Vec<Slot> {
         let host = block.host() as u64 + r.offset + (start - r.start);
         // A slot's guest and host addresses must be congruent to pages.
         if host.is_multiple_of(PAGE) {
-            out.push(Slot { start, size: end - start, host, readonly: *readonly });
+            out.push(Slot { start, size: end - start, host, readonly });
         }
     }
     out

@@ -11,13 +11,13 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuFd;
 
-use super::assist::Assist;
+use super::assist::{self, Assist, Helper};
 use super::regs;
 use super::user_irq::UserIrqs;
-use crate::accel::{Activity, DebugStop};
+use crate::accel::{Activity, DebugStop, GuestDebug};
 use crate::cpu::{BackdoorRegs, BootRegs};
 use crate::devices::misc::vmport;
-use crate::memory::{access, Space};
+use crate::memory::{access, MapsReader, Space};
 use crate::run::{Cause, RunState};
 use crate::shared::Shared;
 
@@ -104,6 +104,7 @@ pub struct KvmVcpu {
     /// The vCPU.
     pub fd: VcpuFd,
     pub(super) shared: Arc<Shared>,
+    maps: MapsReader,
     /// Reset state.
     pub reset: Option<ResetState>,
     /// Interrupts that come from user space.
@@ -111,9 +112,11 @@ pub struct KvmVcpu {
     /// What this vCPU does, where KVM does not keep track of it.
     pub(super) activity: Activity,
     /// The software CPU beside this one, once it was needed.
-    pub(super) assist: Option<Assist>,
-    /// CPUID table for it; `None`: it must not be used.
-    pub(super) helper: Option<Vec<kvm_bindings::kvm_cpuid_entry2>>,
+    pub(super) assist: Option<Box<Assist>>,
+    /// What it needs; `None`: it must not be used.
+    pub(super) helper: Option<Helper>,
+    /// What the debugger wants KVM to stop at.
+    pub(super) debug: GuestDebug,
     /// The last exit's effect on registers is not complete yet (KVM completes it on the next entry).
     pending: bool,
 }
@@ -136,15 +139,18 @@ impl RunPage {
 impl KvmVcpu {
     /// Wraps a new vCPU.
     pub fn new(index: usize, fd: VcpuFd, shared: Arc<Shared>, irqs: UserIrqs) -> Self {
+        let maps = shared.maps.reader();
         Self {
             index,
             fd,
             shared,
+            maps,
             reset: None,
             irqs,
             activity: Activity::at_reset(index),
             assist: None,
             helper: None,
+            debug: GuestDebug::default(),
             pending: false,
         }
     }
@@ -154,8 +160,10 @@ impl KvmVcpu {
         let shared = self.shared.clone();
         let page = RunPage(std::ptr::from_mut(self.fd.get_kvm_run()));
         let (irqs, index) = (self.irqs.clone(), self.index);
+        let word = self.helper.as_ref().map(|h| h.word.clone());
         let kick = move || {
             page.set_immediate_exit();
+            word.iter().for_each(|w| assist::kick(w));
             irqs.wake(index);
         };
         shared.vcpus.enter(self.index, Arc::new(kick));
@@ -169,6 +177,8 @@ impl KvmVcpu {
                 }
             }
             self.complete_exit();
+            // A parked vCPU keeps no old map, and the memory in it, alive.
+            self.maps.load();
         }
         shared.vcpus.leave(self.index);
     }
@@ -226,10 +236,11 @@ impl KvmVcpu {
             KVM_EXIT_DEBUG => {
                 // SAFETY: the exit reason says which member of the union is valid.
                 let d = unsafe { run.__bindgen_anon_1.debug.arch };
-                let stop = DebugStop { cpu: self.index, exception: d.exception, pc: d.pc, dr6: d.dr6 };
-                let mut m = self.shared.lock();
-                m.debug_stop = Some(stop);
-                m.run.request_stop(RunState::Debug);
+                if !self.assist_stepped() {
+                    self.debug_stop(d.exception, d.pc, d.dr6);
+                } else if !self.assist(false) {
+                    self.fail("the software CPU cannot take the vCPU's state over");
+                }
             }
             KVM_EXIT_INTERNAL_ERROR => self.internal_error(),
             KVM_EXIT_FAIL_ENTRY => {
@@ -241,27 +252,42 @@ impl KvmVcpu {
         }
     }
 
+    /// Stops the machine for the debugger.
+    pub(super) fn debug_stop(&self, exception: u32, pc: u64, dr6: u64) {
+        let mut m = self.shared.lock();
+        m.debug_stop = Some(DebugStop { cpu: self.index, exception, pc, dr6 });
+        m.run.request_stop(RunState::Debug);
+    }
+
+    /// Says what the debugger wants KVM to stop at; `false`: it cannot.
+    pub(super) fn set_debug(&mut self, debug: &GuestDebug) -> bool {
+        let ok = super::debug::set(&self.fd, debug);
+        self.debug = *debug;
+        self.assist_debugged();
+        ok
+    }
+
     /// Port access: `count` elements of `size` bytes, all at the same port.
     fn port_io(&mut self) {
-        let run = self.fd.get_kvm_run();
+        let Self { fd, index, shared, maps, .. } = self;
+        let run = fd.get_kvm_run();
         // SAFETY: the exit reason is KVM_EXIT_IO, so `io` is the valid member.
         let io = unsafe { run.__bindgen_anon_1.io };
         let base = std::ptr::from_mut(run).cast::<u8>();
         let (size, count) = (usize::from(io.size), io.count as usize);
         // SAFETY: KVM puts `size * count` bytes of data at `data_offset` within the vCPU's shared mapping.
         let data = unsafe { std::slice::from_raw_parts_mut(base.add(io.data_offset as usize), size * count) };
-        let shared = self.shared.clone();
-        let maps = shared.maps.load();
         let out = u32::from(io.direction) == KVM_EXIT_IO_OUT;
-        if io.port == vmport::PORT && count == 1 && Self::backdoor(&self.fd, self.index, &shared, out, data) {
+        if io.port == vmport::PORT && count == 1 && Self::backdoor(fd, *index, shared, out, data) {
             return;
         }
+        let maps = maps.load();
         for item in data.chunks_exact_mut(size) {
-            let (port, mut target) = (u64::from(io.port), &*shared);
+            let (port, mut target) = (u64::from(io.port), &**shared);
             if out {
-                access::write(&maps, Space::Io, port, item, &mut target);
+                access::write(maps, Space::Io, port, item, &mut target);
             } else {
-                access::read(&maps, Space::Io, port, item, &mut target);
+                access::read(maps, Space::Io, port, item, &mut target);
             }
         }
     }
@@ -303,25 +329,26 @@ impl KvmVcpu {
     }
 
     fn mmio(&mut self) {
-        let run = self.fd.get_kvm_run();
+        let Self { fd, index, shared, maps, irqs, .. } = self;
+        let run = fd.get_kvm_run();
         // SAFETY: the exit reason is KVM_EXIT_MMIO, so `mmio` is the valid member.
         let mmio = unsafe { &mut run.__bindgen_anon_1.mmio };
         let len = (mmio.len as usize).min(8);
-        if let UserIrqs::User(bus) = &self.irqs {
-            if mmio.phys_addr & !0xfff == bus.page(self.index) {
+        if let UserIrqs::User(bus) = irqs {
+            if mmio.phys_addr & !0xfff == bus.page(*index) {
                 let (offset, data) = (mmio.phys_addr as u32 & 0xfff, &mut mmio.data);
-                if let Some(v) = bus.access(self.index, offset, &mut data[..len], mmio.is_write != 0) {
-                    self.shared.lock().end_of_interrupt(v);
+                if let Some(v) = bus.access(*index, offset, &mut data[..len], mmio.is_write != 0) {
+                    shared.lock().end_of_interrupt(v);
                 }
                 return;
             }
         }
-        let maps = self.shared.maps.load();
-        let (addr, mut target) = (mmio.phys_addr, &*self.shared);
+        let maps = maps.load();
+        let (addr, mut target) = (mmio.phys_addr, &**shared);
         if mmio.is_write != 0 {
-            access::write(&maps, Space::Memory, addr, &mmio.data[..len], &mut target);
+            access::write(maps, Space::Memory, addr, &mmio.data[..len], &mut target);
         } else {
-            access::read(&maps, Space::Memory, addr, &mut mmio.data[..len], &mut target);
+            access::read(maps, Space::Memory, addr, &mut mmio.data[..len], &mut target);
         }
     }
 
@@ -332,8 +359,16 @@ impl KvmVcpu {
             let i = &run.__bindgen_anon_1.internal;
             (i.suberror, i.ndata, i.data)
         };
-        if sub == KVM_INTERNAL_ERROR_EMULATION && self.assist() {
-            return;
+        if sub == KVM_INTERNAL_ERROR_EMULATION {
+            // Its flags, then the length and the bytes of the instruction.
+            const INT3: u64 = 0xcc;
+            if self.debug.software && n > 1 && data[0] & 1 != 0 && data[1] >> 8 & 0xff == INT3 {
+                let pc = regs::linear_pc(&self.fd);
+                return self.debug_stop(3, pc, 0);
+            }
+            if self.assist(true) {
+                return;
+            }
         }
         let mut text = format!("KVM internal error. Suberror: {sub}\n");
         for (i, d) in data.iter().take(n as usize).enumerate() {
@@ -355,6 +390,7 @@ impl KvmVcpu {
     pub fn reset(&mut self, boot: Option<&BootRegs>) {
         self.pending = false;
         self.activity = Activity::at_reset(self.index);
+        self.assist_reset();
         self.restore_registers();
         if let Some(b) = boot {
             let _ = self.boot(b);

@@ -1,13 +1,13 @@
 //! The machine as one software processor sees it.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rqemu_x86::bus::{Bus, Page};
 
 use crate::accel::lapic::{pending, ApicBus, MSR_X2APIC, MSR_X2APIC_LAST};
-use crate::memory::{access, FlatKind, FlatMaps, Space};
+use crate::memory::{access, FlatMaps, FlatView, Space};
 use crate::shared::Shared;
 
 const PAGE: u64 = 4096;
@@ -67,6 +67,8 @@ pub struct GuestBus {
     maps: ArcSwap<FlatMaps>,
     /// Registers of the CPU model that never change.
     msrs: Vec<(u32, u64)>,
+    /// In system management mode.
+    smm: AtomicBool,
 }
 
 impl GuestBus {
@@ -79,7 +81,7 @@ impl GuestBus {
         msrs: Vec<(u32, u64)>,
     ) -> Self {
         let maps = ArcSwap::new(shared.maps.load_full());
-        Self { index, shared, apics, tsc, maps, msrs }
+        Self { index, shared, apics, tsc, maps, msrs, smm: AtomicBool::new(false) }
     }
 
     /// Takes the newest map. `true` if it is another one: then all translations must go.
@@ -92,6 +94,10 @@ impl GuestBus {
         stale
     }
 
+    fn in_smm(&self) -> bool {
+        self.smm.load(Ordering::Relaxed)
+    }
+
     fn ended(&self, vector: Option<u8>) {
         if let Some(v) = vector {
             self.shared.lock().end_of_interrupt(v);
@@ -101,8 +107,12 @@ impl GuestBus {
 
 /// What lies behind a page of guest memory.
 pub fn memory_page(maps: &FlatMaps, addr: u64) -> Page {
-    let Some(r) = maps.mem.find(addr) else { return Page::Mmio };
-    let FlatKind::Ram { block, readonly } = &r.kind else { return Page::Mmio };
+    page_of(&maps.mem, addr)
+}
+
+fn page_of(mem: &FlatView, addr: u64) -> Page {
+    let Some(r) = mem.find(addr) else { return Page::Mmio };
+    let Some((block, readonly)) = r.kind.memory() else { return Page::Mmio };
     let offset = r.offset + (addr - r.start);
     // A part of a page, or one that the host's pages do not match, goes the slow way.
     if r.last - addr < PAGE - 1 || !offset.is_multiple_of(PAGE) || offset + PAGE > block.len() {
@@ -110,7 +120,7 @@ pub fn memory_page(maps: &FlatMaps, addr: u64) -> Page {
     }
     // SAFETY: the whole page lies inside the block, as just checked.
     let host = unsafe { block.host().add(offset as usize) };
-    if *readonly {
+    if readonly {
         Page::Rom(host)
     } else {
         Page::Ram(host)
@@ -122,7 +132,7 @@ impl Bus for GuestBus {
         if addr == self.apics.page(self.index) {
             return Page::Mmio;
         }
-        memory_page(&self.maps.load(), addr)
+        page_of(self.maps.load().memory(self.in_smm()), addr)
     }
 
     fn mmio_read(&self, addr: u64, size: u8) -> u64 {
@@ -131,7 +141,8 @@ impl Bus for GuestBus {
         if addr & !(PAGE - 1) == self.apics.page(self.index) {
             let _ = self.apics.access(self.index, (addr & (PAGE - 1)) as u32, data, false);
         } else {
-            access::read(&self.maps.load(), Space::Memory, addr, data, &mut &*self.shared);
+            let (maps, smm) = (self.maps.load(), self.in_smm());
+            access::read_view(maps.memory(smm), Space::Memory, addr, data, &mut self.shared.caller(smm));
         }
         u64::from_le_bytes(buf)
     }
@@ -143,7 +154,8 @@ impl Bus for GuestBus {
             let ended = self.apics.access(self.index, (addr & (PAGE - 1)) as u32, data, true);
             self.ended(ended);
         } else {
-            access::write(&self.maps.load(), Space::Memory, addr, data, &mut &*self.shared);
+            let (maps, smm) = (self.maps.load(), self.in_smm());
+            access::write_view(maps.memory(smm), Space::Memory, addr, data, &mut self.shared.caller(smm));
         }
     }
 
@@ -209,6 +221,14 @@ impl Bus for GuestBus {
 
     fn set_cr8(&self, _cpu: u32, value: u64) {
         self.apics.set_cr8(self.index, value);
+    }
+
+    fn map_changed(&self) -> bool {
+        self.refresh()
+    }
+
+    fn smm(&self, _cpu: u32, enter: bool) {
+        self.smm.store(enter, Ordering::Relaxed);
     }
 
     fn ferr(&self) {

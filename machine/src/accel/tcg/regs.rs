@@ -15,13 +15,24 @@ fn segment(s: &Segment) -> SegmentReg {
     }
 }
 
+/// Numbers that instructions have for rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp; the others have their own.
+const ORDER: [usize; 8] = [gpr::RAX, gpr::RBX, gpr::RCX, gpr::RDX, gpr::RSI, gpr::RDI, gpr::RBP, gpr::RSP];
+
+/// Sets the general registers, rip and rflags.
+pub fn set_general(c: &mut Cpu, r: &CpuRegs) {
+    for (i, v) in r.gpr.iter().enumerate() {
+        c.regs[ORDER.get(i).copied().unwrap_or(i)] = *v;
+    }
+    c.rip = r.rip;
+    c.set_rflags(r.rflags);
+    c.update_mode();
+}
+
 /// Reads the registers.
 pub fn read(c: &Cpu, cr8: u64, halted: bool) -> CpuRegs {
     let mut gpr_values = [0; 16];
     for (i, v) in gpr_values.iter_mut().enumerate() {
-        // The engine numbers them as instructions encode them: rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi.
-        let n = [gpr::RAX, gpr::RBX, gpr::RCX, gpr::RDX, gpr::RSI, gpr::RDI, gpr::RBP, gpr::RSP];
-        *v = c.regs[n.get(i).copied().unwrap_or(i)];
+        *v = c.regs[ORDER.get(i).copied().unwrap_or(i)];
     }
     let s = &c.segs;
     CpuRegs {
@@ -44,6 +55,7 @@ pub fn read(c: &Cpu, cr8: u64, halted: bool) -> CpuRegs {
         cr: [c.cr0, c.cr2, c.cr3, c.cr4, cr8],
         efer: c.efer,
         halted,
+        smm: c.smm,
         fxsave: Some(Box::new(c.fxsave_image())),
         dr: [c.dr[0], c.dr[1], c.dr[2], c.dr[3], c.dr[6], c.dr[7]],
         ..CpuRegs::default()

@@ -11,7 +11,7 @@ use serde_json::{json, Map, Value};
 
 use super::core::{self, Transport};
 use super::pci::{OwnProps, PciClass};
-use super::queue::Chain;
+use super::queue::{Chain, MAX_BURST};
 use super::served::MainQueues;
 use super::{BuildEnv, Raise, Start, VirtioClass, VirtioDevice, VirtioProps};
 use crate::clock::ClockKind;
@@ -175,7 +175,8 @@ unsafe fn discard(ptr: *mut u8, len: usize) {
 impl Balloon {
     fn inflate(&mut self, cx: &mut Cx<'_>, raise: &mut Raise, q: u16) {
         let mut chain = Chain::default();
-        while self.queues.pop(raise, q, &mut chain) {
+        let mut burst = 0..MAX_BURST;
+        while burst.next().is_some() && self.queues.pop(raise, q, &mut chain) {
             // A driver sends 256 at a time; more than a queue of these only costs time.
             let pages = chain.readable.to_vec(1 << 20);
             if q == INFLATE {
@@ -191,7 +192,8 @@ impl Balloon {
 
     fn take_stats(&mut self, cx: &mut Cx<'_>, raise: &mut Raise) {
         let mut chain = Chain::default();
-        while self.queues.pop(raise, STATS, &mut chain) {
+        let mut burst = 0..MAX_BURST;
+        while burst.next().is_some() && self.queues.pop(raise, STATS, &mut chain) {
             if let Some(old) = self.held.replace(chain.head) {
                 // A driver that sends two at once gets one back.
                 self.queues.push(raise, STATS, old, 0);
@@ -217,7 +219,8 @@ impl Balloon {
 
     fn report(&mut self, raise: &mut Raise) {
         let mut chain = Chain::default();
-        while self.queues.pop(raise, REPORT, &mut chain) {
+        let mut burst = 0..MAX_BURST;
+        while burst.next().is_some() && self.queues.pop(raise, REPORT, &mut chain) {
             // A page that must read as a pattern cannot be dropped.
             if !(self.poison_negotiated && self.poison != 0) {
                 for s in chain.writable.list() {

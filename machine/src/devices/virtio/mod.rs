@@ -24,6 +24,7 @@ pub mod part;
 pub mod pci;
 pub mod queue;
 pub mod rng;
+pub mod scsi;
 pub mod serial;
 pub mod served;
 pub mod shared;

@@ -30,11 +30,11 @@ pub fn transport_of(m: &mut Machine, part: DevId) -> Option<DevId> {
 
 /// Gives a device the bus for its children, named after `owner` if the user named that.
 pub fn add_child_bus(m: &mut Machine, part: DevId, owner: DevId, b: &ChildBus) {
-    let of_kind =
-        m.tree.buses().filter(|x| x.kind == b.kind && x.name.starts_with(b.kind.type_name())).count();
+    let kind = b.kind.type_name().to_ascii_lowercase();
+    let of_kind = m.tree.buses().filter(|x| x.kind == b.kind && x.name.starts_with(&kind)).count();
     let name = match m.tree.get(owner).and_then(|n| n.user_id()) {
         Some(id) => format!("{id}.0"),
-        None => format!("{}.{of_kind}", b.kind.type_name()),
+        None => format!("{kind}.{of_kind}"),
     };
     let bus = m.tree.add_bus(name, b.kind, Some(part));
     if let Some(x) = m.tree.bus_mut(bus) {

@@ -9,6 +9,9 @@ const REVISION: u32 = 0x0002_0064;
 /// Offsets (from SMBASE + 0x8000) of ES..GS, GDTR, LDTR, IDTR, TR in the save area.
 const SEG0: u64 = 0x7e00;
 
+/// Attributes are kept where a descriptor has them (as QEMU does; AMD's manual packs them).
+const ATTR: u16 = 0xf0ff;
+
 impl Cpu {
     fn smram_w(&mut self, off: u64, size: usize, v: u64) {
         let at = self.msrs.smbase + 0x8000 + off;
@@ -30,7 +33,7 @@ impl Cpu {
 
     fn save_seg(&mut self, off: u64, s: Segment) {
         self.smram_w(off, 2, s.sel as u64);
-        self.smram_w(off + 2, 2, (s.attr & 0xff | s.attr >> 4 & 0xf00) as u64);
+        self.smram_w(off + 2, 2, (s.attr & ATTR) as u64);
         self.smram_w(off + 4, 4, s.limit as u64);
         self.smram_w(off + 8, 8, s.base);
     }
@@ -39,7 +42,7 @@ impl Cpu {
         let attr = self.smram_r(off + 2, 2) as u16;
         Segment {
             sel: self.smram_r(off, 2) as u16,
-            attr: attr & 0xff | (attr & 0xf00) << 4,
+            attr: attr & ATTR,
             limit: self.smram_r(off + 4, 4) as u32,
             base: self.smram_r(off + 8, 8),
         }
@@ -48,6 +51,8 @@ impl Cpu {
     /// Takes an SMI.
     pub(crate) fn enter_smm(&mut self) {
         self.smm = true;
+        self.nmi_before_smm = self.nmi_masked;
+        self.nmi_masked = true;
         self.bus().smm(self.id, true);
         self.flush_tlb_all();
         for i in 0..6 {
@@ -127,6 +132,7 @@ impl Cpu {
             self.segs[sreg::SS].dpl()
         };
         self.smm = false;
+        self.nmi_masked = self.nmi_before_smm;
         self.bus().smm(self.id, false);
         self.flush_tlb_all();
         self.update_mode();

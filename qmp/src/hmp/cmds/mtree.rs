@@ -43,6 +43,11 @@ fn trees(m: &mut Machine, disabled_too: bool) -> String {
     let masters = bus_masters(m);
     let mut p = Printer { m, out: String::new(), disabled_too, targets: Vec::new() };
     let mut spaces = vec![(memory_spaces(p.m), p.m.mem.system), (vec!["I/O".to_string()], p.m.mem.io)];
+    if let Some((root, _)) = p.m.smm_memory {
+        let names =
+            memory_spaces(p.m).into_iter().filter_map(|n| Some(n.strip_prefix("cpu-memory-")?.to_string()));
+        spaces.extend(names.map(|n| (vec![format!("cpu-smm-{n}")], root)));
+    }
     spaces.extend(masters.into_iter().map(|(name, root)| (vec![name.to_string()], root)));
     for (names, root) in spaces {
         for name in names {
@@ -105,6 +110,7 @@ fn kind(m: &Machine, r: &Region, depth: u32) -> &'static str {
     match &r.kind {
         RegionKind::Ram { readonly: false, .. } => "ram",
         RegionKind::Ram { .. } => "rom",
+        RegionKind::RomDevice { direct: true, .. } => "romd",
         RegionKind::Alias { target, readonly, .. } if depth < 32 => {
             match m.mem.get(*target).map_or("i/o", |t| kind(m, t, depth + 1)) {
                 "ram" if *readonly => "rom",
@@ -143,7 +149,13 @@ fn flat_views(m: &mut Machine) -> String {
         (memory.root, memory.ranges) = ("(none)", None);
     }
     let io = View { spaces: vec![("I/O".into(), "io")], root: "io", ranges: Some(&maps.io) };
-    let views = [memory, idle, io];
+    let mut smm = View { spaces: Vec::new(), root: "memory", ranges: Some(maps.memory(true)) };
+    if m.smm_memory.is_some() {
+        let cpus =
+            memory_spaces(m).into_iter().filter_map(|n| Some(n.strip_prefix("cpu-memory-")?.to_string()));
+        smm.spaces = cpus.map(|n| (format!("cpu-smm-{n}"), "memory")).collect();
+    }
+    let views = [memory, idle, io, smm];
     let used = views.iter().filter(|v| !v.spaces.is_empty());
     used.enumerate().map(|(i, v)| flat_view(m, i, v)).collect()
 }
@@ -178,6 +190,7 @@ fn flat_ranges(m: &Machine, view: &FlatView, ports: bool) -> String {
         at = r.last.wrapping_add(1);
         let (what, mapped) = match &r.kind {
             FlatKind::Io { .. } => ("i/o", false),
+            FlatKind::RomDevice { .. } => ("romd", kvm),
             FlatKind::Ram { readonly: true, .. } => ("rom", kvm),
             FlatKind::Ram { .. } => ("ram", kvm),
         };

@@ -1,6 +1,6 @@
 //! Port accesses of the power management function.
 
-use super::{cpuhp, IoHandler, Piix4Pm, Tag};
+use super::{cpuhp, IoHandler, Piix4Pm, Tag, APMC_EN, DEVACTB_HIGH};
 use crate::device::Cx;
 use crate::devices::chipset::acpi::Pm1;
 use crate::memory::IoSpec;
@@ -34,7 +34,7 @@ impl IoHandler for Piix4Pm {
             }
             Tag::Control => self.acpi.pm1.write_control(cx, value as u16),
             Tag::Timer => {}
-            Tag::Apm => self.write_apm(offset, value as u8),
+            Tag::Apm => self.write_apm(cx, offset, value as u8),
             Tag::Gpe => {
                 self.acpi.gpe.write(offset, value as u8);
                 self.acpi.update_sci(cx);
@@ -50,13 +50,16 @@ impl IoHandler for Piix4Pm {
 }
 
 impl Piix4Pm {
-    fn write_apm(&mut self, offset: u64, v: u8) {
+    fn write_apm(&mut self, cx: &mut Cx<'_>, offset: u64, v: u8) {
         self.apm[offset as usize & 1] = v;
         if offset == 0 {
             match v {
                 ACPI_ENABLE => self.acpi.pm1.set_acpi_mode(true),
                 ACPI_DISABLE => self.acpi.pm1.set_acpi_mode(false),
                 _ => {}
+            }
+            if self.pci.config()[DEVACTB_HIGH] & APMC_EN != 0 {
+                cx.pulse_irq(self.smi);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! PIIX4 power management function (82371AB, datasheet 290562, chapter 7): ACPI registers, APM ports, SMBus, and
 //! QEMU's hot-plug registers beside them.
 //!
-//! Left out: system management interrupts (create the device with `smm-enabled=off`, then firmware does not wait
-//! for one), device monitors, hot plug behind bridges. Tests: beside, and against a real QEMU (`chipset::tests`).
+//! Left out: device monitors. With `smm-enabled=off` there are no system management interrupts, and firmware does not
+//! wait for one. Tests: beside, and against a real QEMU (`chipset::tests`).
 
 mod io;
 #[cfg(test)]
@@ -16,6 +16,7 @@ use super::smbus::{self, SmbusHost};
 use crate::device::{
     BusId, BusKind, Cx, DevId, Device, HotplugHandler, IoHandler, PciFunction, RealizeCx, TimerHandler,
 };
+use crate::irq::{IrqLine, IrqSink};
 use crate::machine::Machine;
 use crate::memory::{IoSpec, RegionId, RegionKind, Space};
 use crate::pci::{reg, PciIds, PciProps, PciState};
@@ -26,8 +27,9 @@ const PMBASE: usize = 0x40;
 /// Presence bits of legacy ports, filled in when the machine is complete.
 const PARALLEL: usize = 0x5f;
 const SERIAL: usize = 0x67;
-/// Bit 1: the APM control port raises system management interrupts; firmware takes it as "SMM is set up".
 const DEVACTB_HIGH: usize = 0x5b;
+/// The APM control port raises system management interrupts; firmware takes it as "SMM is set up".
+const APMC_EN: u8 = 0x02;
 const PMREGMISC: usize = 0x80;
 const SMBBA: usize = 0x90;
 const SMBHSTCFG: usize = 0xd2;
@@ -120,7 +122,7 @@ impl Piix4PmProps {
             pci.config_mut()[at] = v;
         }
         if !self.smm_enabled {
-            pci.config_mut()[DEVACTB_HIGH] = 0x02;
+            pci.config_mut()[DEVACTB_HIGH] = APMC_EN;
         }
         pci
     }
@@ -135,7 +137,7 @@ impl Piix4PmProps {
             ("acpi-tmr", 4, Tag::Timer, 8, (4, 4)),
         ];
         for (name, len, tag, at, imp) in parts {
-            let r = cx.io_region(name, len, tag as u32, IoSpec { valid: (1, 4), imp });
+            let r = cx.io_region(name, len, tag as u32, IoSpec { imp, ..IoSpec::ANY });
             cx.m().mem.map(pm, r, at, 0);
         }
         cx.m().mem.set_enabled(pm, false);
@@ -168,7 +170,9 @@ impl DeviceClass for Piix4PmProps {
             cx.map_ports("acpi-cpu-hotplug", CPUHP_BASE, cpuhp::LEGACY_LEN, Tag::CpuHp as u32, IoSpec::BYTES);
         let i2c = cx.add_bus("i2c".into(), BusKind::I2c);
         let sci = cx.isa_irq(SCI_IRQ);
+        let smi = cx.irq_line(if self.smm_enabled { IrqSink::Smi } else { IrqSink::None });
         let mut dev = Piix4Pm {
+            smi,
             pci,
             acpi: AcpiRegs { pm1: Pm1::new(self.s4_val), gpe: Gpe::new(4), sci, timer: 0 },
             apm: [0; 2],
@@ -193,6 +197,7 @@ struct Regions {
 
 /// The function at run time.
 pub struct Piix4Pm {
+    smi: IrqLine,
     pci: PciState,
     acpi: AcpiRegs,
     /// APM control and status.

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use rqemu_block::{BlockBackend, CompletionSink, Errno, IoResult, Op, Request, Seg, Submitted};
 
 use super::super::iothread::Source;
-use super::super::queue::{Chain, Queue, QueueError, Span};
+use super::super::queue::{Chain, Queue, QueueError, Span, MAX_BURST};
 use super::super::shared::Shared;
 use super::request::{self, Limits, Status, Task, HEADER};
 use crate::memory::FlatMaps;
@@ -149,7 +149,11 @@ impl BlkQueue {
         let sink: Arc<dyn CompletionSink> = me;
         let (mut any, mut finished, mut plugged) = (false, 0, false);
         self.queue.avail.lock().set_notify(false);
-        while self.is_live() {
+        // Whoever called looks again; other queues get their turn in between.
+        for _ in 0..MAX_BURST {
+            if !self.is_live() {
+                break;
+            }
             let (popped, more) = {
                 let mut a = self.queue.avail.lock();
                 (a.pop(&mut t.chain), a.seen() > 0)

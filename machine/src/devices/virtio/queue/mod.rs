@@ -74,6 +74,10 @@ pub enum QueueError {
     Segments,
 }
 
+/// Most chains that a device takes from a queue at one go: the largest queue. A driver cannot have more on offer, but a
+/// hostile one can lay its rings over each other so that every chain given back offers a new one.
+pub const MAX_BURST: u32 = 32768;
+
 /// Where a queue lies in guest memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use self::port::{NewPort, PortLink};
 use super::pci::{OwnProps, PciClass};
-use super::queue::Chain;
+use super::queue::{Chain, MAX_BURST};
 use super::served::MainQueues;
 use super::{BuildEnv, ChildBus, Raise, Start, VirtioClass, VirtioDevice, VirtioProps};
 use crate::chardev::CharId;
@@ -305,7 +305,8 @@ impl Serial {
 
     fn control_out(&mut self, cx: &mut Cx<'_>, raise: &mut Raise) {
         let mut chain = Chain::default();
-        while self.queues.pop(raise, CONTROL_OUT, &mut chain) {
+        let mut burst = 0..MAX_BURST;
+        while burst.next().is_some() && self.queues.pop(raise, CONTROL_OUT, &mut chain) {
             let m = chain.readable.to_vec(64);
             self.queues.push(raise, CONTROL_OUT, chain.head, 0);
             self.queues.notify(raise, CONTROL_OUT);
@@ -390,7 +391,7 @@ impl Serial {
     fn flush_out(&mut self, cx: &mut Cx<'_>, raise: &mut Raise, id: u32) {
         let q = input_queue(id) + 1;
         let mut chain = Chain::default();
-        loop {
+        for _ in 0..MAX_BURST {
             let p = self.ports.iter_mut().find(|p| p.id == id);
             let listening = p.as_ref().is_some_and(|p| p.link.host.load(Ordering::Acquire));
             let chr = p.as_ref().and_then(|p| p.chr).filter(|_| listening);

@@ -64,16 +64,16 @@ fn known(code: u8) -> bool {
 }
 
 /// Big-endian fields of a packet.
-pub(super) struct Packet(pub [u8; 12]);
+pub(in crate::devices::storage) struct Packet(pub [u8; 12]);
 
 impl Packet {
-    pub(super) fn be16(&self, at: usize) -> u16 {
+    pub fn be16(&self, at: usize) -> u16 {
         self.0.get(at..at + 2).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]))
     }
-    pub(super) fn be24(&self, at: usize) -> u32 {
+    pub fn be24(&self, at: usize) -> u32 {
         self.0.get(at..at + 3).map_or(0, |b| u32::from_be_bytes([0, b[0], b[1], b[2]]))
     }
-    pub(super) fn be32(&self, at: usize) -> u32 {
+    pub fn be32(&self, at: usize) -> u32 {
         self.0.get(at..at + 4).map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
     }
 }

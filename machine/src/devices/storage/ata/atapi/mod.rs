@@ -4,7 +4,9 @@
 //! [`reply`].
 
 mod command;
-mod reply;
+pub(in crate::devices::storage) mod reply;
+
+pub(in crate::devices::storage) use command::Packet;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -26,7 +28,7 @@ pub(super) mod key {
 
 /// Additional sense codes.
 #[allow(missing_docs)]
-pub(super) mod asc {
+pub(in crate::devices::storage) mod asc {
     pub const ILLEGAL_OPCODE: u8 = 0x20;
     pub const OUT_OF_RANGE: u8 = 0x21;
     pub const INVALID_FIELD: u8 = 0x24;
