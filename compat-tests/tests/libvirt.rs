@@ -1,5 +1,5 @@
-//! A domain of libvirt (Debian 12) with our program as its emulator: a daemon of the test's own, with
-//! its own folders. Skipped where libvirt is not installed.
+//! A domain of libvirt (Debian 12) with our program as its emulator: a daemon of the test's own, with its
+//! own folders. Skipped where libvirt is not installed.
 
 use rqemu_compat::areas::Sides;
 use rqemu_compat::bins::{have_kvm, Bin};
