@@ -1,5 +1,5 @@
-//! A domain of libvirt (Debian's libvirt-daemon-system) with our program as its emulator: a daemon of the test's own, with
-//! its own folders. Skipped where libvirt is not installed.
+//! A domain of libvirt (Debian 12) with our program as its emulator: a daemon of the test's own, with its
+//! own folders. Skipped where libvirt is not installed.
 
 use rqemu_compat::areas::Sides;
 use rqemu_compat::bins::{have_kvm, Bin};
@@ -128,9 +128,7 @@ fn a_domain_lives_and_changes_its_disks() {
     let emulator = Sides::from_env().ours.path;
     let installed = Path::new(DAEMON).exists() && Command::new("virsh").arg("--version").output().is_ok();
     if !emulator.exists() || !installed {
-        eprintln!(
-            "skipped: no libvirtd and virsh here (Debian packages libvirt-daemon-system, libvirt-clients)"
-        );
+        eprintln!("skipped: no libvirtd and virsh here (run scripts/setup.sh)");
         return;
     }
     let emulator = std::fs::canonicalize(emulator).unwrap();

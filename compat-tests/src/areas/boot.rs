@@ -15,8 +15,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Firmware runs at a few million instructions a second on the slowest KVM that is used.
-const BOOT: Duration = Duration::from_secs(120);
-const GRUB: Duration = Duration::from_secs(240);
+const BOOT: Duration = Duration::from_secs(240);
+const GRUB: Duration = Duration::from_secs(300);
 
 /// GRUB's rescue images (Debian package grub-rescue-pc).
 pub const GRUB_ISO: &str = "/usr/lib/grub-rescue/grub-rescue-cdrom.iso";

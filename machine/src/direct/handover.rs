@@ -27,8 +27,8 @@ pub fn processors(m: &Machine, below_4g: u64, pc: bool) -> Handover {
     if !pc {
         return Handover { lapic: MICROVM_APIC, ..Handover::default() };
     }
-    // The range for PCI memory starts at the first of these that RAM leaves free.
-    let hole = [0x8000_0000u64, 0xc000_0000].into_iter().find(|h| below_4g <= *h).unwrap_or(0xe000_0000);
+    // The range for PCI memory starts at the first of these that RAM leaves free, else where RAM ends.
+    let hole = [0x8000_0000u64, 0xc000_0000].into_iter().find(|h| below_4g <= *h).unwrap_or(below_4g);
     Handover { mtrr: Some((hole, u32::from(m.info.cpu.phys_bits))), lapic: PC_APIC, pc_chips: true }
 }
 
@@ -120,4 +120,31 @@ pub fn protect_roms(m: &mut Machine) {
         m.pci_config_write(host, r, 1, v);
     }
     m.settle();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_types_cover_the_hole_below_4_gib() {
+        let var = |below_4g| {
+            let m = crate::device::testing::machine();
+            let h = processors(&m, below_4g, true);
+            let msrs = Handover { mtrr: h.mtrr.map(|(hole, _)| (hole, 40)), ..h }.msrs();
+            let get = |n| msrs.iter().find(|(i, _)| *i == n).map(|(_, v)| *v);
+            assert_eq!(msrs.last(), Some(&(0x2ff, 0xc06)));
+            (get(0x200), get(0x201))
+        };
+        assert_eq!(var(128 << 20), (Some(0x8000_0000), Some(0xff_8000_0800)));
+        assert_eq!(var(2500 << 20), (Some(0xc000_0000), Some(0xff_c000_0800)));
+        assert_eq!(var(3300 << 20), (Some(0xce40_0000), Some(0xff_ce40_0800)));
+    }
+
+    #[test]
+    fn a_microvm_keeps_its_8259_from_the_processor() {
+        let m = crate::device::testing::machine();
+        let h = processors(&m, 128 << 20, false);
+        assert_eq!((h.lapic, h.pc_chips, h.msrs().len()), (&[(0x350, 0x1_0000)][..], false, 0));
+    }
 }

@@ -479,6 +479,9 @@ impl Accel for KvmAccel {
 
     fn reset_cpus(&mut self) {
         let Some(control) = self.control.clone() else { return };
+        if let UserIrqs::User(bus) = &self.irqs {
+            bus.reset();
+        }
         for index in 0..self.threads.len() {
             let boot = self.boot;
             control.run_on(index, move |v| {
@@ -486,9 +489,6 @@ impl Accel for KvmAccel {
                     v.reset(boot.as_ref());
                 }
             });
-        }
-        if let UserIrqs::User(bus) = &self.irqs {
-            bus.reset();
         }
         if let Some(c) = &self.chips {
             c.restore(&self.vm, self.boot.is_some_and(|b| b.handover.pc_chips));

@@ -404,7 +404,15 @@ impl KvmVcpu {
         if self.index != 0 {
             return Ok(());
         }
-        regs::set_handover_lapic(&self.fd, &b.handover);
+        match &self.irqs {
+            UserIrqs::User(bus) => {
+                for (offset, value) in b.handover.lapic {
+                    // None of these registers ends an interrupt.
+                    let _ = bus.write(0, *offset, *value);
+                }
+            }
+            _ => regs::set_handover_lapic(&self.fd, &b.handover),
+        }
         regs::set_boot_regs(&self.fd, b)
     }
 

@@ -137,7 +137,7 @@ impl Piix4PmProps {
             ("acpi-tmr", 4, Tag::Timer, 8, (4, 4)),
         ];
         for (name, len, tag, at, imp) in parts {
-            let r = cx.io_region(name, len, tag as u32, IoSpec { valid: (1, 4), imp, unaligned: false });
+            let r = cx.io_region(name, len, tag as u32, IoSpec { imp, ..IoSpec::ANY });
             cx.m().mem.map(pm, r, at, 0);
         }
         cx.m().mem.set_enabled(pm, false);
