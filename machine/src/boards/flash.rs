@@ -83,9 +83,8 @@ fn size_of(b: &BlockBackend) -> QResult<u64> {
 }
 
 fn bad_size(name: &str, size: u64) -> QError {
-    qerr!("system firmware block device {name} has invalid size {size}").with_hint(format!(
-        "rqemu-system-x86_64: info: its size must be a non-zero multiple of {SECTOR:#x}"
-    ))
+    qerr!("system firmware block device {name} has invalid size {size}")
+        .with_hint(format!("rqemu-system-x86_64: info: its size must be a non-zero multiple of {SECTOR:#x}"))
 }
 
 fn plug(b: &mut Build<'_>, name: &'static str, drive: &str, at: u64, size: u64) -> QResult<RegionId> {

@@ -226,7 +226,8 @@ impl Real {
         Self { child, to, from }
     }
 
-    fn ask(&mut self, line: &str) -> String {
+    /// Sends a command; returns what follows `OK`.
+    pub fn ask(&mut self, line: &str) -> String {
         writeln!(self.to, "{line}").unwrap();
         loop {
             let mut reply = String::new();

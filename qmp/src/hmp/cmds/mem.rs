@@ -188,7 +188,9 @@ pub(super) fn pmemsave(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
 fn ram_at(h: &mut HmpCx<'_, '_, '_>, addr: u64) -> Option<(std::sync::Arc<RamBlock>, u64)> {
     let range = h.cx.m.flat().mem.find(addr).map(|r| (r.kind.clone(), addr - r.start + r.offset));
     match range {
-        Some((FlatKind::Ram { block, .. } | FlatKind::RomDevice { block, .. }, offset)) => Some((block, offset)),
+        Some((FlatKind::Ram { block, .. } | FlatKind::RomDevice { block, .. }, offset)) => {
+            Some((block, offset))
+        }
         Some(_) => {
             h.line(format!("Memory at address {addr:#x} is not RAM"));
             None

@@ -44,7 +44,8 @@ fn trees(m: &mut Machine, disabled_too: bool) -> String {
     let mut p = Printer { m, out: String::new(), disabled_too, targets: Vec::new() };
     let mut spaces = vec![(memory_spaces(p.m), p.m.mem.system), (vec!["I/O".to_string()], p.m.mem.io)];
     if let Some((root, _)) = p.m.smm_memory {
-        let names = memory_spaces(p.m).into_iter().filter_map(|n| Some(n.strip_prefix("cpu-memory-")?.to_string()));
+        let names =
+            memory_spaces(p.m).into_iter().filter_map(|n| Some(n.strip_prefix("cpu-memory-")?.to_string()));
         spaces.extend(names.map(|n| (vec![format!("cpu-smm-{n}")], root)));
     }
     spaces.extend(masters.into_iter().map(|(name, root)| (vec![name.to_string()], root)));
@@ -150,7 +151,8 @@ fn flat_views(m: &mut Machine) -> String {
     let io = View { spaces: vec![("I/O".into(), "io")], root: "io", ranges: Some(&maps.io) };
     let mut smm = View { spaces: Vec::new(), root: "memory", ranges: Some(maps.memory(true)) };
     if m.smm_memory.is_some() {
-        let cpus = memory_spaces(m).into_iter().filter_map(|n| Some(n.strip_prefix("cpu-memory-")?.to_string()));
+        let cpus =
+            memory_spaces(m).into_iter().filter_map(|n| Some(n.strip_prefix("cpu-memory-")?.to_string()));
         smm.spaces = cpus.map(|n| (format!("cpu-smm-{n}"), "memory")).collect();
     }
     let views = [memory, idle, io, smm];

@@ -8,6 +8,8 @@
 mod fis;
 mod ncq;
 mod port;
+#[cfg(test)]
+mod tests;
 
 use rqemu_derive::Device as DeviceProps;
 

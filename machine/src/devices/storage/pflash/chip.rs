@@ -219,7 +219,8 @@ impl Chip {
 
     fn fill(&mut self, offset: u64, size: u8, data: u32) {
         let bytes = data.to_le_bytes();
-        let at = self.window.and_then(|start| offset.checked_sub(start)).and_then(|o| usize::try_from(o).ok());
+        let at =
+            self.window.and_then(|start| offset.checked_sub(start)).and_then(|o| usize::try_from(o).ok());
         let len = usize::from(size.min(4));
         match at.and_then(|at| self.buffer.get_mut(at..at + len)) {
             Some(to) => to.copy_from_slice(&bytes[..len]),

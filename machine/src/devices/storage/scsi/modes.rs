@@ -115,7 +115,8 @@ impl Unit {
             specific |= if self.id.dpofua { 0x10 } else { 0 };
             specific |= if self.disk.backend.read_only() { 0x80 } else { 0 };
             if !no_descriptor && self.disk.backend.has_medium() {
-                let n = u32::try_from(self.blocks()).ok().filter(|n| *n <= 0xff_ffff).unwrap_or(0).to_be_bytes();
+                let n =
+                    u32::try_from(self.blocks()).ok().filter(|n| *n <= 0xff_ffff).unwrap_or(0).to_be_bytes();
                 let b = self.id.block.to_be_bytes();
                 descriptor = vec![0, n[1], n[2], n[3], 0, b[1], b[2], b[3]];
             }

@@ -396,4 +396,3 @@ impl BlockFrontend for ScsiDevice {
         with_adapter(cx, self.parent, |a, cx| a.changed(cx, dev, Sense::CAPACITY_CHANGED));
     }
 }
-

@@ -135,6 +135,10 @@ impl Unit {
         self.kind == UnitKind::Cd
     }
 
+    pub(super) fn writable(&self) -> bool {
+        !self.is_cd() && !self.disk.backend.read_only()
+    }
+
     pub(super) fn ready(&self) -> bool {
         self.disk.backend.has_medium() && !self.tray.open.load(Ordering::Relaxed)
     }
@@ -205,7 +209,9 @@ impl Unit {
             return Err(Sense::NO_MEDIUM);
         }
         Ok(match c.op() {
-            op::TEST_UNIT_READY | op::RESERVE | op::RESERVE_10 | op::RELEASE | op::RELEASE_10 => Outcome::Good,
+            op::TEST_UNIT_READY | op::RESERVE | op::RESERVE_10 | op::RELEASE | op::RELEASE_10 => {
+                Outcome::Good
+            }
             op::FORMAT_UNIT => Outcome::Good,
             op::REQUEST_SENSE => self.request_sense(c),
             op::INQUIRY => Outcome::Data(self.inquiry(c)?),

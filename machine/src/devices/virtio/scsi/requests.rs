@@ -329,7 +329,9 @@ impl Hba {
         let mut queues: Vec<u16> = Vec::new();
         for (tag, result) in done {
             let i = tag as usize;
-            let Some(q) = self.requests.slots.get(i).and_then(Option::as_ref).map(|r| r.queue) else { continue };
+            let Some(q) = self.requests.slots.get(i).and_then(Option::as_ref).map(|r| r.queue) else {
+                continue;
+            };
             if !queues.contains(&q) {
                 queues.push(q);
             }
@@ -345,7 +347,9 @@ impl Hba {
     /// Repeats what failed before the machine stopped.
     pub(super) fn retry(&mut self, cx: &mut Cx<'_>, raise: &mut Raise) {
         for i in std::mem::take(&mut self.requests.stalled) {
-            let Some(q) = self.requests.slots.get(i).and_then(Option::as_ref).map(|r| r.queue) else { continue };
+            let Some(q) = self.requests.slots.get(i).and_then(Option::as_ref).map(|r| r.queue) else {
+                continue;
+            };
             self.run(cx, raise, i);
             self.queues.notify(raise, q);
         }
