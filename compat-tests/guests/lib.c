@@ -178,6 +178,7 @@ void kmain(void) {
     else if (streq(prog, "smp")) smp();
     else if (streq(prog, "timer")) timer();
     else if (streq(prog, "exits")) exits();
+    else if (streq(prog, "assist")) assist();
     else if (streq(prog, "blk")) blk();
     else bootinfo();
     puts("done\r\n");

@@ -54,6 +54,7 @@ void probe(void);
 void smp(void);
 void timer(void);
 void exits(void);
+void assist(void);
 void blk(void);
 void bootinfo(void);
 #endif

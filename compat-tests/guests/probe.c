@@ -133,6 +133,61 @@ static void fw_cfg(void) {
         }
     }
 }
+static void indexed(const char *name, u16 port, u32 from, u32 to) {
+    for (u32 i = from; i <= to; i++) {
+        if ((i - from) % 16 == 0) puts("left "), puts(name), put(' '), hex(i, 2), put(':');
+        outb(port, i);
+        put(' ');
+        hex(inb(port + 1), 2);
+        if ((i - from) % 16 == 15 || i == to) nl();
+    }
+}
+static void left_port(const char *name, u64 value, int digits) {
+    puts("left "); puts(name); puts(": "); hex(value, digits); nl();
+}
+/* What firmware leaves in the chipset, the processor and the BIOS data area for the system that it boots. */
+static void left(void) {
+    left_port("pic-mask", inb(0x21) << 8 | inb(0xa1), 4);
+    left_port("elcr", inb(0x4d0) << 8 | inb(0x4d1), 4);
+    outb(0x43, 0xee); /* status of all three counters, without the output pin */
+    left_port("pit0", inb(0x40) & 0x3f, 2);
+    left_port("pit1", inb(0x41) & 0x3f, 2);
+    left_port("pit2", inb(0x42) & 0x3f, 2);
+    left_port("port61", inb(0x61) & 0xf, 2);
+    left_port("port92", inb(0x92), 2);
+    left_port("i8042-status", inb(0x64), 2);
+    if (inb(0x64) != 0xff) {
+        outb(0x64, 0x20);
+        for (int i = 0; i < 1000 && !(inb(0x64) & 1); i++);
+        left_port("i8042-mode", inb(0x60), 2);
+    }
+    indexed("cmos", 0x70, 0x0a, 0x0b);
+    indexed("cmos", 0x70, 0x0d, 0x7f);
+    left_port("pm1", inl(0x600), 8);
+    left_port("pm1-control", inw(0x604), 4);
+    left_port("gpe0", inl(0xafe0), 8);
+    left_port("lapic-svr", r32(0xfee000f0), 8);
+    left_port("lapic-lint0", r32(0xfee00350), 8);
+    left_port("lapic-lint1", r32(0xfee00360), 8);
+    left_port("vga-misc", inb(0x3cc), 2);
+    indexed("vga-seq", 0x3c4, 0, 4);
+    indexed("vga-crtc", 0x3d4, 0, 0xd);
+    indexed("vga-crtc", 0x3d4, 0x10, 0x18);
+    indexed("vga-gfx", 0x3ce, 0, 8);
+    for (int i = 0; i < 3; i++) { /* serial ports: line control, divisor, interrupt enable */
+        u16 p = 0x2f8 + i * 0xf0;
+        if (p == 0x3f8) continue; /* this guest's console */
+        left_port("uart", inb(p + 3) << 16 | inb(p + 1) << 8 | inb(p + 4), 6);
+    }
+    for (u64 p = 0x400; p < 0x4b0; p += 2) {
+        /* Not what depends on firmware's text and option ROM: cursor, clock ticks, diskette calibration, pointer into the ROM. */
+        int varies = p == 0x450 || (p & ~2ull) == 0x46c || p == 0x48e || (p & ~2ull) == 0x4a8;
+        if (p % 16 == 0) puts("left bda "), hex(p, 3), put(':');
+        put(' ');
+        if (varies) puts("...."); else hex(r16(p), 4);
+        if (p % 16 == 14) nl();
+    }
+}
 void probe(void) {
     char what[64] = "cpuid,msr,pci,fw_cfg,acpi";
     args("what", what, sizeof what);
@@ -146,6 +201,7 @@ void probe(void) {
         if (streq(p, "pci")) pci();
         if (streq(p, "fw_cfg")) fw_cfg();
         if (streq(p, "acpi")) acpi();
+        if (streq(p, "left")) left();
         p = e + more;
     }
 }

@@ -4,6 +4,7 @@
 //! median would measure what else the machine does). The ratio is QEMU's figure divided by ours: above 1 we are cheaper.
 
 pub mod floor;
+mod tcg;
 
 use crate::bins::Bin;
 use crate::guests::{images, rom_args};
@@ -110,6 +111,7 @@ pub fn cases(dir: &Path) -> Res<Vec<Case>> {
     exits(&mut v)?;
     qmp(&mut v);
     blk(&mut v, dir)?;
+    tcg::cases(&mut v, dir);
     Ok(v)
 }
 

@@ -48,7 +48,7 @@ const CFLAGS: &[&str] = &[
     "-Werror",
 ];
 
-const C_FILES: &[&str] = &["lib", "probe", "smp", "timer", "exits", "blk"];
+const C_FILES: &[&str] = &["lib", "probe", "smp", "timer", "exits", "blk", "assist"];
 
 /// The images; built at the first call.
 pub fn images() -> Res<&'static Images> {

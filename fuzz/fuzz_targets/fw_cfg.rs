@@ -2,19 +2,11 @@
 #![cfg_attr(fuzzing, no_main)]
 
 use rqemu_fuzz::Bytes;
-use rqemu_machine::builder::{build, Built, Messages};
+use rqemu_machine::builder::{build, Built};
+use rqemu_machine::fuzz::Silent;
 use rqemu_machine::memory::Space;
 use rqemu_machine::spec::{AccelOrigin, AccelSpec, Dict, Loc, VmSpec};
 use std::cell::RefCell;
-
-struct Silent;
-
-impl Messages for Silent {
-    fn warning(&mut self, _: &str) {}
-    fn info(&mut self, _: &str) {}
-    fn out(&mut self, _: &str) {}
-    fn err(&mut self, _: &str) {}
-}
 
 fn machine() -> Built {
     let mut s = VmSpec::default();

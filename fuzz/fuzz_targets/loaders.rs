@@ -1,17 +1,9 @@
 //! Kernel images (`-kernel`): bzImage, ELF with a PVH note, multiboot, each with hostile headers.
 #![cfg_attr(fuzzing, no_main)]
 
-use rqemu_machine::builder::{build, Messages};
+use rqemu_machine::builder::build;
+use rqemu_machine::fuzz::Silent;
 use rqemu_machine::spec::{AccelOrigin, AccelSpec, Dict, Loc, VmSpec};
-
-struct Silent;
-
-impl Messages for Silent {
-    fn warning(&mut self, _: &str) {}
-    fn info(&mut self, _: &str) {}
-    fn out(&mut self, _: &str) {}
-    fn err(&mut self, _: &str) {}
-}
 
 fn check(data: &[u8]) {
     let file = tempfile::NamedTempFile::new().expect("temporary file");

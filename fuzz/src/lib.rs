@@ -102,7 +102,7 @@ pub fn mutate(samples: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
         let at = rng.below(v.len() as u64 + 1) as usize;
         match rng.below(9) {
             0 => v.truncate(at),
-            1 if at < v.len() => v[at] = rng.next() as u8,
+            1 if at < v.len() => v[at] = rng.next_u64() as u8,
             2 if at < v.len() => v[at] ^= 1 << rng.below(8),
             3 | 4 => {
                 let n = rng.pick(&[1usize, 2, 4, 8]);

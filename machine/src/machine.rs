@@ -132,6 +132,8 @@ pub struct Machine {
     pub info: MachineInfo,
     /// Boot without firmware, if that is how the machine starts.
     pub direct_boot: Option<Box<DirectBoot>>,
+    /// No firmware will run option ROMs: a device starts without its usual one when that file is not installed.
+    pub roms_optional: bool,
     /// The board's RAM: blocks in order of RAM offsets.
     pub main_ram: Vec<Arc<RamBlock>>,
     /// What the CPUs have in common, if the machine has any.
@@ -213,6 +215,7 @@ impl Machine {
             info: MachineInfo::default(),
             log: Default::default(),
             direct_boot: None,
+            roms_optional: false,
             main_ram: Vec::new(),
             cpu_setup: None,
             cpu_configs: None,
@@ -546,7 +549,8 @@ impl Machine {
 
     /// Nanoseconds until the next timer is due, `None` if there is none.
     pub fn next_timer_in(&self) -> Option<u64> {
-        let due = |kind| self.timers.next(kind).map(|at| (at - self.clock.now(kind)).max(0) as u64);
+        let due =
+            |kind| self.timers.next(kind).map(|at| at.saturating_sub(self.clock.now(kind)).max(0) as u64);
         let virt = if self.run.state() == RunState::Running && !self.clock.is_manual() {
             due(ClockKind::Virtual)
         } else {

@@ -265,7 +265,14 @@ pub fn grub_prompt(tty: &mut impl Terminal, show: &mut dyn FnMut(&str)) -> Res<(
 
 /// Types a command at GRUB's prompt; returns the words that it printed, a line each.
 pub fn grub_command(tty: &mut impl Terminal, command: &str, show: &mut dyn FnMut(&str)) -> Res<String> {
-    tty.send(&format!("{command}\r"))?;
+    // The BIOS keyboard buffer holds fifteen keys and drops more: type on when the echo shows that it was read.
+    let keys: Vec<char> = command.chars().collect();
+    for piece in keys.chunks(8) {
+        let piece: String = piece.iter().collect();
+        tty.send(&piece)?;
+        show(&tty.output().expect_shown(&piece, BOOT)?);
+    }
+    tty.send("\r")?;
     show(&tty.output().expect_shown("\n", BOOT)?);
     let answer = tty.output().expect_shown("grub>", BOOT)?;
     show(&answer);

@@ -176,6 +176,9 @@ const PROBES: &[(&str, &str, &str, bool)] = &[
     ("acpi pc", "", "acpi", true),
     ("acpi pc smp", "-nodefaults -smp 4", "acpi", true),
     ("acpi microvm", "-M microvm -nodefaults", "acpi", true),
+    ("left pc", "", "msr,left,pci", true),
+    ("left pc -nodefaults", "-nodefaults", "msr,left,pci", true),
+    ("left microvm", "-M microvm -nodefaults", "msr,left", true),
     ("acpi microvm acpi=off", "-M microvm,acpi=off -nodefaults", "acpi", true),
 ];
 

@@ -10,6 +10,8 @@ pub mod machines;
 pub mod rewrite;
 pub mod schema;
 pub mod trees;
+pub mod usernet;
+pub mod wire;
 
 use crate::bins::Bin;
 use crate::score::{Report, Row};
@@ -84,6 +86,11 @@ pub const AREAS: &[Area] = &[
         run: guests::hardware,
     },
     Area { name: "boot", about: "SeaBIOS and GRUB under KVM: text and screen", run: boot::run },
+    Area {
+        name: "usernet",
+        about: "what the user-mode network answers to frames of a guest",
+        run: usernet::run,
+    },
 ];
 
 impl Area {

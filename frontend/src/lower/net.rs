@@ -13,6 +13,8 @@ use crate::{json, keyval, HelpRequest};
 
 /// `-netdev`. The newer types (`stream`, `dgram`) take dotted keys, the others flat options.
 pub fn netdev(cx: &mut Cx, arg: &Arg<'_>) -> Res {
+    // Who names a back end wants no network besides.
+    cx.spec.defaults.net = false;
     let dict = if json::is_json(arg.value) {
         at(&arg.loc, json::parse_object(arg.value))
             .and_then(|d| at(&arg.loc, visit::check(d, &schema::NETDEV, Mode::Json)))?

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::Messages;
 use crate::accel::kvm::{KvmAccel, KvmOptions};
-use crate::accel::tcg::TcgAccel;
+use crate::accel::tcg::{TcgAccel, TcgOptions};
 use crate::accel::{CpuConfigs, IrqChip, NoCpu, BUILT};
 use crate::boards::PcProps;
 use crate::cpu::BootRegs;
 use crate::machine::Machine;
+use crate::qom::{parse_bool, parse_int};
 use crate::shared::Shared;
 use crate::spec::{AccelOrigin, AccelSpec, Topology, VmSpec};
 use crate::{qerr, QError, QResult};
@@ -117,8 +118,7 @@ fn one(m: &mut Machine, a: &AccelSpec, spec: &VmSpec, topo: Topology) -> QResult
             Ok(())
         }
         "tcg" => {
-            tcg_props(a)?;
-            m.accel = Box::new(TcgAccel::default());
+            m.accel = Box::new(TcgAccel::new(tcg_props(a)?));
             Ok(())
         }
         "qtest" => {
@@ -131,23 +131,29 @@ fn one(m: &mut Machine, a: &AccelSpec, spec: &VmSpec, topo: Topology) -> QResult
 }
 
 /// `-accel tcg,...`: only what means something to this engine.
-fn tcg_props(a: &AccelSpec) -> QResult<()> {
+fn tcg_props(a: &AccelSpec) -> QResult<TcgOptions> {
+    let mut o = TcgOptions::default();
     for (k, v) in a.props.iter() {
         match (k, v.as_str()) {
-            ("thread", Some("multi")) => {}
-            ("thread", Some("single")) => return Err(qerr!("thread=single is not supported")),
+            ("thread", Some("multi")) => o.single = false,
+            ("thread", Some("single")) => o.single = true,
             ("thread", _) => {
                 return Err(qerr!("Invalid 'thread' setting {}", v.as_str().unwrap_or_default()))
             }
-            ("tb-size" | "split-wx", _) => {
-                return Err(qerr!(
-                    "Property 'tcg-accel.{k}' is not supported: there is no translation buffer"
-                ))
+            ("tb-size", v) => {
+                let n = v.and_then(parse_int).ok_or_else(|| qerr!("Parameter 'tb-size' expects uint64"))?;
+                o.code_mib = n.try_into().map_err(|_| qerr!("Parameter 'tb-size' expects uint32_t"))?;
             }
+            ("split-wx", v) => match v.and_then(parse_bool) {
+                // Nothing is ever both writable and executable here.
+                Some(false) => {}
+                Some(true) => return Err(qerr!("split-wx=on is not supported: there is no code buffer")),
+                None => return Err(qerr!("Parameter 'split-wx' expects 'on' or 'off'")),
+            },
             _ => return Err(qerr!("Property 'tcg-accel.{k}' not found")),
         }
     }
-    Ok(())
+    Ok(o)
 }
 
 /// Creates the vCPUs (parked).

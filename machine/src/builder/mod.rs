@@ -225,6 +225,7 @@ pub fn build(spec: &mut VmSpec, messages: &mut dyn Messages) -> QResult<Built> {
     };
     b.info(memory);
     show_settings(b.m, spec, topo, memory)?;
+    b.m.roms_optional = b.boots_directly();
     b.create_chardevs()?;
     b.create_objects()?;
     b.open_block_devices()?;
@@ -264,9 +265,6 @@ fn check_software_cpu(m: &Machine, spec: &VmSpec) -> QResult<()> {
     }
     if spec.run.icount.is_some() {
         return Err(qerr!("-icount: not supported yet"));
-    }
-    if spec.run.gdb.is_some() {
-        return Err(qerr!("-gdb: not supported by this accelerator yet"));
     }
     match spec.run.log.items.iter().find(|i| !LOGGED.contains(&i.as_str())) {
         Some(item) => Err(qerr!("-d {item}: not supported by this accelerator yet")),

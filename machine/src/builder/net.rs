@@ -3,16 +3,11 @@
 use super::Build;
 use crate::device::BusId;
 use crate::qom::{class_by_name, resolve_device_class, Category, ClassInfo, PropInput, ALL_CLASSES};
-use crate::spec::{NetPeer, NetdevSpec, NicSpec};
+use crate::spec::{NetPeer, NicSpec};
 use crate::{qerr, QResult};
 
 /// Default card of the PC boards.
 const DEFAULT_MODEL: &str = "e1000";
-
-/// The network that machines have unless the user says otherwise; it has no option behind it.
-fn is_default(n: &NetdevSpec) -> bool {
-    n.kind == "user" && n.loc.as_str().is_none()
-}
 
 /// PCI network cards that `-nic model=` takes, sorted.
 pub fn nic_models() -> Vec<&'static str> {
@@ -46,11 +41,11 @@ impl Build<'_> {
         self.nic_ports = ports.collect();
         let mut names = vec![None; self.spec.netdevs.len()];
         for (i, n) in self.spec.netdevs.iter().enumerate() {
-            if is_default(n) {
-                continue;
-            }
             let name = n.id.clone().unwrap_or_else(|| self.m.net_new_name());
             self.m.create_netdev(&n.kind, &name, &n.props).map_err(|e| n.loc.locate(e))?;
+            for w in self.m.net_take_warnings() {
+                self.messages.warning_at(&n.loc, &w);
+            }
             if let NetPeer::Hub(hub) = n.peer {
                 self.m.net_plug_into_hub(&name, hub);
             }
@@ -110,14 +105,12 @@ impl Build<'_> {
 
     /// Warns about back ends, cards and hubs that lead nowhere, and cards that the board did not make.
     pub fn warn_net(&mut self) {
-        // Nobody asked for the card that machines have anyway, so nobody misses what it leads to.
-        let asked_for = |n: &NicSpec| n.loc.as_str().is_some() && n.peer == NetPeer::Hub(0);
-        let quiet =
-            self.spec.nics.iter().any(|n| n.loc.as_str().is_none()) && !self.spec.nics.iter().any(asked_for);
+        // Nobody asked for the network that machines have anyway, so nobody misses what it leads to.
+        if self.spec.nics.iter().any(|n| n.loc.as_str().is_none()) {
+            return;
+        }
         for w in self.m.net_warnings() {
-            if !(quiet && w == "hub 0 is not connected to host network") {
-                self.messages.warning(&w);
-            }
+            self.messages.warning(&w);
         }
         for (i, n) in self.spec.nics.iter().enumerate() {
             if n.loc.as_str().is_none() || self.created_nics.contains(&i) {

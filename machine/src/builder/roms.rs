@@ -39,8 +39,10 @@ impl Build<'_> {
         if micro == Some(false) {
             return;
         }
-        if micro.is_none() && self.m.tree.by_class("kvmvapic").is_some() {
-            self.add_option_rom("kvmvapic.bin", -1);
+        const VAPIC: &str = "kvmvapic.bin";
+        let needed = !self.boots_directly() || self.m.find_firmware(VAPIC).is_some();
+        if micro.is_none() && needed && self.m.tree.by_class("kvmvapic").is_some() {
+            self.add_option_rom(VAPIC, -1);
         }
         for rom in &self.spec.firmware.option_roms {
             self.add_option_rom(&rom.romfile, rom.bootindex.unwrap_or(-1));

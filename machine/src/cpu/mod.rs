@@ -64,6 +64,46 @@ pub struct BootRegs {
     pub long_mode_cr3: Option<u64>,
     /// Base and limit of a global descriptor table that holds flat code at selector 0x10 and data at 0x18.
     pub gdt: (u64, u16),
+    /// What else firmware would have set up.
+    pub handover: Handover,
+}
+
+/// What firmware leaves in the processors and in interrupt controllers that the accelerator runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handover {
+    /// Memory types: start of the uncached range that ends at 4 GiB, and number of physical address bits. Without it
+    /// the MTRRs stay off.
+    pub mtrr: Option<(u64, u32)>,
+    /// The boot processor's local APIC: (register offset, value), in the order of writing.
+    pub lapic: &'static [(u32, u32)],
+    /// The 8259s and the timer are programmed as a PC's BIOS does ([`pc_chips`]).
+    pub pc_chips: bool,
+}
+
+/// How a PC's BIOS programs the interrupt controllers and the timer.
+pub mod pc_chips {
+    /// Of each 8259: first vector, mask, level-triggered inputs.
+    pub const PIC: [(u8, u8, u8); 2] = [(0x08, 0xb8, 0x00), (0x70, 0x8e, 0x0c)];
+    /// Mode of the timer's first counter: rate generator, at the longest period.
+    pub const PIT_MODE: u8 = 2;
+}
+
+impl Handover {
+    /// Model-specific registers to set on every processor, the enabling one last.
+    pub fn msrs(&self) -> Vec<(u32, u64)> {
+        const WRITE_BACK: u64 = 0x0606_0606_0606_0606;
+        const WRITE_PROTECTED: u64 = 0x0505_0505_0505_0505;
+        const VALID: u64 = 1 << 11;
+        const ENABLED_WITH_FIXED: u64 = 0xc00;
+        let Some((hole, phys_bits)) = self.mtrr else { return Vec::new() };
+        let mask = (1u64 << phys_bits.min(52)) - 1;
+        let mut list = vec![(0x250, WRITE_BACK), (0x258, WRITE_BACK), (0x259, 0)];
+        list.extend((0x268..=0x26f).map(|n| (n, WRITE_PROTECTED)));
+        list.push((0x200, hole));
+        list.push((0x201, !((1u64 << 32) - 1 - hole) & mask | VALID));
+        list.push((0x2ff, ENABLED_WITH_FIXED | 6));
+        list
+    }
 }
 
 /// General registers of a CPU, for `info registers` and debuggers.

@@ -6,6 +6,10 @@ use crate::machine::Machine;
 use crate::memory::Space;
 use crate::qom::{Classed, PropInput};
 
+/// Real QEMU behind its qtest protocol, to compare with.
+#[path = "../../../compat-tests/src/qtest.rs"]
+pub mod oracle;
+
 /// A machine without CPUs, with a manual clock that stands at 0.
 pub fn machine() -> Machine {
     let mut m = Machine::new();

@@ -5,6 +5,7 @@
 //! the guest sees afterwards is what SeaBIOS leaves behind, without the time that SeaBIOS takes.
 
 mod elf32;
+mod handover;
 mod image;
 mod memory;
 mod multiboot;
@@ -135,17 +136,23 @@ impl DirectBoot {
         let high = areas.high;
         let rsdp = self.tables(m, &mut areas)?;
         let mut taken = vec![(high.0, high.1 - high.0)];
-        if m.tree.by_class("i440FX").is_some() {
+        let pc = m.tree.by_class("i440FX").is_some();
+        if pc {
             taken.push(place::FIRMWARE);
+            handover::chips(m);
+            handover::bios_data(m)?;
+            handover::protect_roms(m);
         }
         let map = reserve(&self.map, &taken);
         memory::write(m, place::GDT, &memory::gdt())?;
         let kind = self.image.kind();
-        match kind {
+        let handover = handover::processors(m, self.layout.below_4g, pc);
+        let regs = match kind {
             ImageKind::Linux64 | ImageKind::Linux32 => self.linux(m, kind, rsdp, &map, high.0),
             ImageKind::Pvh => self.pvh(m, rsdp, &map, high.0),
             ImageKind::Multiboot => self.multiboot(m, &map),
-        }
+        }?;
+        Ok(BootRegs { handover, ..regs })
     }
 
     fn tables(&self, m: &mut Machine, areas: &mut Areas) -> QResult<u64> {
@@ -164,7 +171,7 @@ impl DirectBoot {
             }
         }
         if let Some(s) = &self.smbios {
-            for f in place_smbios(&smbios::build(s), areas).map_err(fail)? {
+            for f in place_smbios(&smbios::build_with_bios(s), areas).map_err(fail)? {
                 memory::write(m, f.gpa, &f.data)?;
             }
         }
@@ -199,7 +206,8 @@ impl DirectBoot {
         let limit = top.min(u64::from(self.image.initrd_max()) + 1);
         let initrd = self.load_initrd(m, loaded.end, limit)?;
         memory::write_cstring(m, place::CMDLINE, &self.cmdline)?;
-        let params = LinuxParams { cmdline: place::CMDLINE, initrd, rsdp };
+        let vga = m.tree.by_class("VGA").is_some();
+        let params = LinuxParams { cmdline: place::CMDLINE, initrd, rsdp, vga };
         let page =
             zero_page(self.image.setup(), &params, map).ok_or_else(|| qerr!("invalid kernel header"))?;
         memory::write(m, place::ZERO_PAGE, &page)?;

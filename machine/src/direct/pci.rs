@@ -2,7 +2,6 @@
 
 use crate::device::DevId;
 use crate::machine::Machine;
-use crate::memory::Space;
 use crate::pci::{reg, BarKind};
 
 /// Top of the range for 32-bit memory BARs (the I/O APIC lies above).
@@ -11,6 +10,8 @@ const MEM_END: u64 = 0xfec0_0000;
 const IO_START: u64 = 0xc000;
 /// ISA interrupts of PIRQA-D.
 const PIRQ: [u8; 4] = [10, 10, 11, 11];
+/// Interrupt of ACPI events.
+const SCI: u32 = 9;
 
 /// Opens the ROM area as RAM, routes PCI interrupts, switches power management on.
 pub fn program_chipset(m: &mut Machine) {
@@ -22,8 +23,6 @@ pub fn program_chipset(m: &mut Machine) {
     for (i, irq) in PIRQ.iter().enumerate() {
         m.pci_config_write(bridge, 0x60 + i as u16, 1, u32::from(*irq));
     }
-    // Edge/level control: interrupts 10 and 11 are level-triggered.
-    m.bus_write(Space::Io, 0x4d0, &[0, 0x0c]);
     let ide = m.tree.by_class("piix3-ide").map(|n| n.id);
     m.pci_config_write(ide, 0x40, 2, 0x8000);
     m.pci_config_write(ide, 0x42, 2, 0x8000);
@@ -77,6 +76,9 @@ pub fn assign(m: &mut Machine, below_4g: u64) {
     for (devfn, dev) in devs {
         enable(m, devfn, dev);
     }
+    // The power management function has the interrupt of ACPI events, not that of its pin.
+    let pm = m.tree.by_class("PIIX4_PM").map(|n| n.id);
+    m.pci_config_write(pm, reg::INTERRUPT_LINE as u16, 1, SCI);
 }
 
 fn bars(m: &mut Machine, dev: DevId) -> Vec<(usize, BarKind, u64)> {

@@ -20,6 +20,8 @@ pub struct LinuxParams {
     pub initrd: (u64, u64),
     /// RSDP; zero makes the kernel search for it.
     pub rsdp: u64,
+    /// There is a VGA, in text mode.
+    pub vga: bool,
 }
 
 /// The zero page: the image's setup header with the loader's fields, memory map, VGA text mode 3.
@@ -40,7 +42,7 @@ pub fn zero_page(setup: &[u8], params: &LinuxParams, map: &[E820Entry]) -> Optio
     let end = (0x202 + usize::from(*setup.get(0x201)?)).min(0x290);
     let mut page = vec![0; ZERO_PAGE_LEN];
     page[HEADER..end].copy_from_slice(setup.get(HEADER..end)?);
-    screen_info(&mut page);
+    screen_info(&mut page, params.vga);
     page[0x210] = LOADER_QEMU;
     page[0x211] |= CAN_USE_HEAP;
     let mut put = |at: usize, bytes: &[u8]| page[at..at + bytes.len()].copy_from_slice(bytes);
@@ -64,14 +66,16 @@ pub fn zero_page(setup: &[u8], params: &LinuxParams, map: &[E820Entry]) -> Optio
     Some(page)
 }
 
-/// `screen_info`: 80x25 colour text.
-fn screen_info(page: &mut [u8]) {
+/// `screen_info`: 80x25 colour text; without a VGA as the kernel's own real-mode part finds it.
+fn screen_info(page: &mut [u8], vga: bool) {
     const MODE: u8 = 3;
     const VGA: u8 = 1;
     page[0x06] = MODE;
     page[0x07] = 80;
     page[0x0e] = 25;
-    page[0x0f] = VGA;
+    // BX of the EGA's information call: what it was before the call, if nothing answers.
+    page[0x0a] = if vga { 3 } else { 0x10 };
+    page[0x0f] = if vga { VGA } else { 0 };
     page[0x10] = 16;
 }
 
@@ -140,7 +144,8 @@ mod tests {
         setup[0x202..0x206].copy_from_slice(b"HdrS");
         setup[0x1f1] = 4;
         setup[0x260] = 0x77;
-        let params = LinuxParams { cmdline: 0x2_0000, initrd: (0x1_2345_6000, 0x5000), rsdp: 0xf_0000 };
+        let params =
+            LinuxParams { cmdline: 0x2_0000, initrd: (0x1_2345_6000, 0x5000), rsdp: 0xf_0000, vga: true };
         let page = zero_page(&setup, &params, &map()).unwrap();
         assert_eq!(page.len(), ZERO_PAGE_LEN);
         assert_eq!((page[0x1f1], page[0x210], page[0x260], page[0x268]), (4, 0xb0, 0x77, 0));

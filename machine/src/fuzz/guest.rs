@@ -100,11 +100,11 @@ impl Guest {
     pub fn step(&mut self) -> Step {
         let n = self.report.steps;
         self.report.steps += 1;
-        if n % REPAIR == 0 {
+        if n.is_multiple_of(REPAIR) {
             let mut m = self.built.shared.lock();
             crate::direct::pci::assign(&mut m, RAM);
         }
-        if n % RESCAN == 0 {
+        if n.is_multiple_of(RESCAN) {
             self.scan();
         }
         match self.rng.below(1000) {
@@ -254,14 +254,14 @@ impl Guest {
         put(&mut m, 20, 1, 3);
         for half in 0..2 {
             put(&mut m, 8, 4, half);
-            put(&mut m, 12, 4, rng.next() | half);
+            put(&mut m, 12, 4, rng.next_u64() | half);
         }
         put(&mut m, 20, 1, 11);
         let queue = rng.below(3);
         put(&mut m, 22, 2, queue);
         put(&mut m, 24, 2, 1 << rng.below(10));
         for at in [32, 40, 48] {
-            let v = if rng.one_in(16) { rng.next() } else { rng.below(RAM) & !0xfff };
+            let v = if rng.one_in(16) { rng.next_u64() } else { rng.below(RAM) & !0xfff };
             put(&mut m, at, 8, v);
         }
         put(&mut m, 28, 2, 1);

@@ -15,6 +15,7 @@ mod setup;
 mod tests;
 
 pub use rng::Rng;
+pub use setup::Silent;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -11,7 +11,7 @@ impl Rng {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,7 +24,7 @@ impl Rng {
         if n == 0 {
             0
         } else {
-            self.next() % n
+            self.next_u64() % n
         }
     }
 
@@ -46,8 +46,8 @@ impl Rng {
             2 | 3 => self.below(256),
             4 => self.below(ram) & !0xf,
             5 => self.below(ram) & !0xfff,
-            6 => self.next() & 0xffff,
-            _ => self.next(),
+            6 => self.next_u64() & 0xffff,
+            _ => self.next_u64(),
         }
     }
 
@@ -55,7 +55,7 @@ impl Rng {
     pub fn fill(&mut self, buf: &mut [u8]) {
         let narrow = self.one_in(3);
         for chunk in buf.chunks_mut(8) {
-            let mut v = self.next();
+            let mut v = self.next_u64();
             if narrow {
                 v &= 0x0303_0000_0f00_0001;
             }

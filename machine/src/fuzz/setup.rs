@@ -11,7 +11,8 @@ use crate::spec::{
 /// RAM of the guest in bytes.
 pub const RAM: u64 = 16 << 20;
 
-struct Silent;
+/// Nobody to tell.
+pub struct Silent;
 
 impl Messages for Silent {
     fn warning(&mut self, _: &str) {}
@@ -58,7 +59,7 @@ fn spec(board: &str) -> VmSpec {
     let mut s = VmSpec::default();
     s.machine.kind = Some(board.into());
     s.accels.push(AccelSpec {
-        name: "qtest".into(),
+        name: "tcg".into(),
         props: Dict::new(),
         origin: AccelOrigin::Option,
         loc: Loc::NONE,
@@ -122,6 +123,7 @@ fn add_device(s: &mut VmSpec, class: &ClassInfo) {
                 });
                 props.push("memdev", Value::text("mem0"));
             }
+            "chassis_nr" => props.push("chassis_nr", Value::Int(1)),
             _ => {}
         }
     }

@@ -36,7 +36,7 @@ const CORE: [Reg; 49] = [
     reg("r14", 8, "int64", ""),
     reg("r15", 8, "int64", ""),
     reg("rip", 8, "code_ptr", ""),
-    reg("eflags", 4, "int32", ""),
+    reg("eflags", 4, "i386_eflags", ""),
     reg("cs", 4, "int32", ""),
     reg("ss", 4, "int32", ""),
     reg("ds", 4, "int32", ""),
@@ -76,12 +76,38 @@ const MXCSR: usize = SSE + 16;
 /// Number of registers.
 pub const COUNT: usize = MXCSR + 1;
 
+/// Fields of eflags: name, first and last bit.
+const FLAGS: [(&str, u8, u8); 17] = [
+    ("CF", 0, 0),
+    ("PF", 2, 2),
+    ("AF", 4, 4),
+    ("ZF", 6, 6),
+    ("SF", 7, 7),
+    ("TF", 8, 8),
+    ("IF", 9, 9),
+    ("DF", 10, 10),
+    ("OF", 11, 11),
+    ("IOPL", 12, 13),
+    ("NT", 14, 14),
+    ("RF", 16, 16),
+    ("VM", 17, 17),
+    ("AC", 18, 18),
+    ("VIF", 19, 19),
+    ("VIP", 20, 20),
+    ("ID", 21, 21),
+];
+
 /// The whole description.
 pub fn target_xml() -> String {
     let mut xml = String::from(
         "<?xml version=\"1.0\"?><!DOCTYPE target SYSTEM \"gdb-target.dtd\"><target>\
          <architecture>i386:x86-64</architecture><feature name=\"org.gnu.gdb.i386.core\">",
     );
+    xml += "<flags id=\"i386_eflags\" size=\"4\">";
+    for (name, first, last) in FLAGS {
+        xml += &format!("<field name=\"{name}\" start=\"{first}\" end=\"{last}\"/>");
+    }
+    xml += "</flags>";
     for r in &CORE {
         let group = if r.group.is_empty() { String::new() } else { format!(" group=\"{}\"", r.group) };
         xml += &format!("<reg name=\"{}\" bitsize=\"{}\" type=\"{}\"{group}/>", r.name, r.size * 8, r.ty);
@@ -104,8 +130,6 @@ pub fn target_xml() -> String {
     xml
 }
 
-/// gdb's order of the general registers, as indexes into [`CpuRegs::gpr`].
-const GPR: [usize; 16] = [0, 3, 1, 2, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15];
 /// cs, ss, ds, es, fs, gs as indexes into [`CpuRegs::segments`].
 const SEGMENTS: [usize; 6] = [1, 2, 3, 0, 4, 5];
 
@@ -125,7 +149,7 @@ pub fn get(r: &CpuRegs, index: usize) -> Option<Vec<u8>> {
         v
     };
     Some(match index {
-        0..=15 => quad(narrow(r.gpr[GPR[index]])),
+        0..=15 => quad(narrow(r.gpr[index])),
         16 => quad(narrow(r.rip)),
         17 => word(r.rflags as u32),
         18..=23 => word(u32::from(r.segments[SEGMENTS[index - 18]].selector)),
@@ -159,7 +183,7 @@ pub fn set(r: &mut CpuRegs, index: usize, value: &[u8]) -> bool {
     let quad = value.get(..8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
     let word = value.get(..4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
     match (index, quad, word) {
-        (0..=15, Some(v), _) => r.gpr[GPR[index]] = v,
+        (0..=15, Some(v), _) => r.gpr[index] = v,
         (16, Some(v), _) => r.rip = v,
         (17, _, Some(v)) => r.rflags = v.into(),
         _ => return false,
@@ -208,6 +232,6 @@ mod tests {
         let mut copy = CpuRegs::default();
         set_all(&mut copy, &block);
         assert_eq!((copy.gpr, copy.rip, copy.rflags), (r.gpr, r.rip, r.rflags));
-        assert_eq!(r.gpr[3], 2, "rbx comes second");
+        assert_eq!(r.gpr[1], 2, "rbx comes second, as in the machine's order");
     }
 }

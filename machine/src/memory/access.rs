@@ -21,7 +21,8 @@ fn view(maps: &FlatMaps, space: Space) -> &FlatView {
 }
 
 /// Length of the next piece. RAM ends with its range; a device sees the full width of an access that starts in one of
-/// its registers, even if another region lies over the next bytes, but no more than it takes and aligned to itself.
+/// its registers, even if another region lies over the next bytes, but no more than it takes and, unless
+/// it takes others too, aligned to itself.
 fn piece(r: &FlatRange, write: bool, addr: u64, rest: usize) -> usize {
     match &r.kind {
         FlatKind::RomDevice { spec, .. } if write => device_piece(*spec, addr, rest),
@@ -35,7 +36,7 @@ fn piece(r: &FlatRange, write: bool, addr: u64, rest: usize) -> usize {
 
 fn device_piece(spec: IoSpec, addr: u64, rest: usize) -> usize {
     let n = rest.min(usize::from(spec.valid.1.max(1)));
-    let aligned = 1usize << addr.trailing_zeros().min(3);
+    let aligned = if spec.unaligned { 8 } else { 1usize << addr.trailing_zeros().min(3) };
     (1 << n.ilog2()).min(aligned)
 }
 

@@ -35,17 +35,21 @@ pub struct IoSpec {
     pub valid: (u8, u8),
     /// Smallest and largest access that the handler sees.
     pub imp: (u8, u8),
+    /// An access that is not aligned to its size comes whole; else it is split into aligned ones.
+    pub unaligned: bool,
 }
 
 impl IoSpec {
     /// Accepts 1 to 4 bytes, handler sees the same.
-    pub const ANY: Self = Self { valid: (1, 4), imp: (1, 4) };
+    pub const ANY: Self = Self { valid: (1, 4), imp: (1, 4), unaligned: false };
+    /// As [`IoSpec::ANY`], and unaligned accesses come whole: for registers of two bytes at odd ports.
+    pub const PORTS: Self = Self { unaligned: true, ..Self::ANY };
     /// Accepts 1 to 8 bytes, handler sees the same.
-    pub const ANY8: Self = Self { valid: (1, 8), imp: (1, 8) };
+    pub const ANY8: Self = Self { valid: (1, 8), imp: (1, 8), unaligned: false };
     /// Accepts 1 to 4 bytes, handler sees single bytes.
-    pub const BYTES: Self = Self { valid: (1, 4), imp: (1, 1) };
+    pub const BYTES: Self = Self { valid: (1, 4), imp: (1, 1), unaligned: false };
     /// Accepts and sees single bytes only.
-    pub const BYTE: Self = Self { valid: (1, 1), imp: (1, 1) };
+    pub const BYTE: Self = Self { valid: (1, 1), imp: (1, 1), unaligned: false };
 }
 
 /// What a region is.

@@ -1,7 +1,8 @@
 //! Makes back ends: one way for `-netdev`, `-nic`, `-net` and `netdev_add`.
 
 use super::socket::{Datagram, Stream};
-use super::{tap, Hub, Kind, NetBackend, NetId};
+use super::user::User;
+use super::{tap, Client, Hub, Kind, NetBackend, NetId};
 use crate::machine::Machine;
 use crate::spec::schema;
 use crate::spec::visit::{self, Mode};
@@ -9,7 +10,7 @@ use crate::spec::Dict;
 use crate::{qerr, QResult};
 
 /// Types that this program has, in the order of `-netdev help`.
-pub const NET_KINDS: &[&str] = &["socket", "hubport", "tap", "bridge"];
+pub const NET_KINDS: &[&str] = &["socket", "hubport", "tap", "user", "bridge"];
 
 impl Machine {
     /// A name for a client that the user did not name.
@@ -44,6 +45,11 @@ impl Machine {
                 for t in tap::open(id, props)? {
                     made.push(Box::new(t));
                 }
+            }
+            "user" => {
+                let mut user = User::new(id, props)?;
+                self.net.warnings.append(&mut user.warnings);
+                made.push(Box::new(user));
             }
             "bridge" => made.push(Box::new(tap::open_bridge(props)?)),
             _ => return Err(qerr!("network backend '{kind}' is not compiled into this binary")),
@@ -112,6 +118,83 @@ impl Machine {
             }
             self.net.again.push(id);
         }
+    }
+
+    /// What was odd about the options of back ends made since the last call.
+    pub(crate) fn net_take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.net.warnings)
+    }
+
+    /// The user-mode networks: hub that each is plugged into, id, and the network.
+    fn net_users(&mut self) -> Vec<NetId> {
+        let mut ids = self.net.ids(|c| matches!(&c.kind, Kind::Backend(b) if b.kind() == "user"));
+        ids.reverse();
+        ids
+    }
+
+    fn net_user(&mut self, id: NetId) -> Option<&mut User> {
+        match self.net.get_mut(id) {
+            Some(Client { kind: Kind::Backend(b), .. }) => b.user(),
+            _ => None,
+        }
+    }
+
+    /// A user-mode network by name, or the one that was made last.
+    ///
+    /// # Errors
+    /// There is none, or the name is something else's.
+    fn net_named_user(&mut self, name: Option<&str>) -> QResult<&mut User> {
+        let id = match name {
+            None => self.net_users().first().copied(),
+            Some(n) => {
+                let found = self.net.ids(|c| c.name == n);
+                let id = *found.first().ok_or_else(|| qerr!("unrecognized netdev id '{n}'"))?;
+                if self.net_user(id).is_none() {
+                    return Err(qerr!("invalid device specified"));
+                }
+                Some(id)
+            }
+        };
+        let none = || qerr!("user mode network stack not in use");
+        self.net_user(id.ok_or_else(none)?).ok_or_else(none)
+    }
+
+    /// `hostfwd_add`: forwards a port of the host to the guest of a user-mode network (without a name, the one that was
+    /// made last).
+    ///
+    /// # Errors
+    /// There is no such network, the rule is malformed, or the port is taken.
+    pub fn hostfwd_add(&mut self, name: Option<&str>, rule: &str) -> QResult<()> {
+        self.net_named_user(name)?.add_host_forward(rule)
+    }
+
+    /// `hostfwd_remove`: what to tell the user.
+    ///
+    /// # Errors
+    /// There is no such network, or the rule is malformed.
+    pub fn hostfwd_remove(&mut self, name: Option<&str>, rule: &str) -> QResult<String> {
+        match self.net_named_user(name)?.remove_host_forward(rule) {
+            Some(true) => Ok(format!("host forwarding rule for {rule} removed")),
+            Some(false) => Ok(format!("host forwarding rule for {rule} not found")),
+            None => Err(qerr!("invalid format")),
+        }
+    }
+
+    /// Text of `info usernet`.
+    pub fn net_user_info(&mut self) -> String {
+        let mut out = String::new();
+        for id in self.net_users() {
+            let peer = self.net.get(id).and_then(|c| c.peer).and_then(|p| self.net.get(p));
+            let hub = match peer.map(|p| &p.kind) {
+                Some(Kind::Port { hub }) => *hub,
+                _ => -1,
+            };
+            if let Some(u) = self.net_user(id) {
+                out.push_str(&format!("Hub {hub} ({}):\n", u.id()));
+                out.push_str(&u.connections());
+            }
+        }
+        out
     }
 
     /// Whether there is a back end or hub port of that name.

@@ -81,7 +81,14 @@ impl Machine {
                 }
                 true
             }
-            Kind::Backend(b) => b.write(frame),
+            Kind::Backend(b) => {
+                let taken = b.write(frame);
+                if b.pending() && !self.net.again.contains(&to) {
+                    self.net.again.push(to);
+                    self.wake_loop();
+                }
+                taken
+            }
             Kind::Gone { .. } => true,
         }
     }
@@ -220,10 +227,10 @@ impl Machine {
         self.net.get_mut(peer)
     }
 
-    /// What the tap behind a card can do; `None` if there is no tap with a virtio-net header behind it.
+    /// What the back end behind a card can do with virtio-net headers; `None` if it takes none.
     pub fn net_offloads(&mut self, nic: NetId) -> Option<Offloads> {
         match &mut self.net_peer_mut(nic)?.kind {
-            Kind::Backend(b) => b.tap()?.offloads(),
+            Kind::Backend(b) => b.offloads(),
             _ => None,
         }
     }
@@ -232,9 +239,7 @@ impl Machine {
     /// which offloads the guest takes.
     pub fn net_set_header(&mut self, nic: NetId, len: Option<usize>, guest: Offloads) {
         if let Some(Client { kind: Kind::Backend(b), .. }) = self.net_peer_mut(nic) {
-            if let Some(t) = b.tap() {
-                t.set_header(len, guest);
-            }
+            b.set_header(len, guest);
         }
         // What waits has the header of before.
         if let Some(c) = self.net.get_mut(nic) {

@@ -19,6 +19,7 @@ mod socket;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod user;
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
@@ -102,6 +103,20 @@ pub(crate) trait NetBackend: Send {
     fn tap(&mut self) -> Option<&mut tap::Tap> {
         None
     }
+    /// What it can do with virtio-net headers; `None`: it takes none.
+    fn offloads(&mut self) -> Option<Offloads> {
+        None
+    }
+    /// Switches the virtio-net header on or off and says which offloads the guest takes.
+    fn set_header(&mut self, _len: Option<usize>, _guest: Offloads) {}
+    /// Frames can be read although nothing happened on its descriptor.
+    fn pending(&self) -> bool {
+        false
+    }
+    /// The user-mode network behind it.
+    fn user(&mut self) -> Option<&mut user::User> {
+        None
+    }
 }
 
 /// What a client is.
@@ -152,6 +167,8 @@ pub struct NetTable {
     macs: Vec<u8>,
     /// Counter of generated names.
     next_name: u32,
+    /// What was odd about options, for the user to see.
+    warnings: Vec<String>,
 }
 
 struct Hub {

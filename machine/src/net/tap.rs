@@ -339,7 +339,7 @@ impl Tap {
     }
 
     /// What the kernel can do; `None` without virtio-net headers.
-    pub fn offloads(&self) -> Option<Offloads> {
+    fn kernel_offloads(&self) -> Option<Offloads> {
         if self.header == 0 {
             return None;
         }
@@ -351,7 +351,7 @@ impl Tap {
         Some(Offloads { csum: true, tso4: true, tso6: true, ecn: true, ufo })
     }
 
-    pub fn set_header(&mut self, len: Option<usize>, guest: Offloads) {
+    fn switch_header(&mut self, len: Option<usize>, guest: Offloads) {
         if self.header == 0 {
             return;
         }
@@ -429,6 +429,12 @@ impl NetBackend for Tap {
         } else {
             0
         }
+    }
+    fn offloads(&mut self) -> Option<Offloads> {
+        self.kernel_offloads()
+    }
+    fn set_header(&mut self, len: Option<usize>, guest: Offloads) {
+        self.switch_header(len, guest);
     }
     fn tap(&mut self) -> Option<&mut Tap> {
         Some(self)

@@ -275,7 +275,7 @@ fn errors_are_qemus() {
         ),
         (r#"{"type":"tap","id":"t","fd":"foo"}"#, "File descriptor named 'foo' has not been found"),
         (r#"{"type":"hubport","id":"h","hubid":1,"netdev":"zz"}"#, "netdev 'zz' not found"),
-        (r#"{"type":"user","id":"u"}"#, "network backend 'user' is not compiled into this binary"),
+        (r#"{"type":"vde","id":"u"}"#, "network backend 'vde' is not compiled into this binary"),
         (r#"{"type":"bridge","id":"b","helper":"/bin/false"}"#, "bridge helper failed"),
         (r#"{"type":"tap","id":"t","vhost":false,"vhostfd":"3"}"#, "vhostfd(s)= is not valid without vhost"),
     ] {

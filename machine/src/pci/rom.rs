@@ -37,7 +37,11 @@ pub fn load_rom(
     if props.rombar == 0 {
         return Ok(());
     }
-    let path = cx.m().find_firmware(&file).ok_or_else(|| qerr!("failed to find romfile \"{file}\""))?;
+    let path = match cx.m().find_firmware(&file) {
+        Some(path) => path,
+        None if is_default && cx.m().roms_optional => return Ok(()),
+        None => return Err(qerr!("failed to find romfile \"{file}\"")),
+    };
     let len = std::fs::metadata(&path).map_or(0, |m| m.len());
     if len == 0 {
         return Err(qerr!("romfile \"{file}\" is empty"));

@@ -43,7 +43,7 @@ fn main() {
     loop {
         match cpu.run(&*m) {
             Exit::Hlt => m.wait(),
-            Exit::Interrupted => {}
+            Exit::Interrupted | Exit::Leave | Exit::Debug => {}
             Exit::Shutdown => {
                 eprintln!("triple fault at {:#x}: {:?}", cpu.rip, cpu.exc);
                 break;

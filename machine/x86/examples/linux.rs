@@ -42,7 +42,7 @@ fn main() {
         match cpu.run(&*m) {
             Exit::Hlt => m.wait(),
             Exit::Interrupted if m.off.load(std::sync::atomic::Ordering::SeqCst) => break,
-            Exit::Interrupted => {}
+            Exit::Interrupted | Exit::Leave | Exit::Debug => {}
             Exit::Shutdown => {
                 eprintln!("triple fault at {:#x}: {:?} cr2={:#x}", cpu.rip, cpu.exc, cpu.cr2);
                 break;

@@ -13,7 +13,8 @@ use crate::tlb::PAGE;
 /// Most operations of one block.
 pub const MAX_OPS: usize = 48;
 const JUMP: usize = 8192;
-const ARENA_LIMIT: usize = 192 << 20;
+/// Most bytes of decoded code of one processor, unless the embedder says otherwise.
+const DEFAULT_LIMIT: usize = 192 << 20;
 
 /// A decoded block. Never moves; dropped only with the whole cache.
 pub struct Block {
@@ -34,6 +35,8 @@ pub struct Block {
     pub len: u16,
     ver: u32,
     ver2: u32,
+    /// Of the bytes, while helping another engine out; else 0.
+    sum: u64,
     verp: *const AtomicU32,
     verp2: *const AtomicU32,
     /// Value of `Cpu::gens` for which the translation of `lin` was last checked.
@@ -65,6 +68,8 @@ pub struct BlockCache {
     blocks: Vec<Box<Block>>,
     arenas: Vec<Vec<Op>>,
     bytes: usize,
+    /// Decoded code beyond this many bytes: everything is dropped and decoded anew.
+    limit: usize,
     /// The block of `step`.
     pub(crate) single: Option<Box<(Block, [Op; 2])>>,
 }
@@ -79,6 +84,7 @@ impl Default for BlockCache {
             blocks: Vec::new(),
             arenas: Vec::new(),
             bytes: 0,
+            limit: DEFAULT_LIMIT,
             single: None,
         }
     }
@@ -228,6 +234,7 @@ impl Cpu {
                 && r.host == here
                 && r.host2.is_null()
                 && r.fresh()
+                && self.unchanged(r)
             {
                 r.class.set(class);
                 r.gen.set(self.gens[class as usize]);
@@ -249,6 +256,10 @@ impl Cpu {
                 continue;
             }
             if r.host == host && r.rip == self.rip && r.lin == lin && r.mode == self.mode {
+                if !self.unchanged(r) {
+                    self.cache.table[slot].swap_remove(i);
+                    continue;
+                }
                 let mut class = class;
                 if !r.host2.is_null() {
                     let (h2, _, c2) = self.fetch_page(self.lin_add(lin, r.len as u64 - 1))?;
@@ -268,6 +279,12 @@ impl Cpu {
         self.make_block(lin, host, slot, class)
     }
 
+    /// While another engine may write as well: the bytes are those that were decoded.
+    #[inline(always)]
+    fn unchanged(&self, b: &Block) -> bool {
+        !self.assisting || sum_of(b.host, b.host2, b.lin, b.len) == b.sum
+    }
+
     pub(crate) fn lin_add(&self, lin: u64, n: u64) -> u64 {
         let l = lin.wrapping_add(n);
         if self.long_code {
@@ -278,7 +295,7 @@ impl Cpu {
     }
 
     fn make_block(&mut self, lin: u64, host: *const u8, slot: usize, class: u8) -> R<*const Block> {
-        if self.cache.bytes + self.cache.blocks.len() * size_of::<Block>() > ARENA_LIMIT {
+        if self.cache.bytes + self.cache.blocks.len() * size_of::<Block>() > self.cache.limit {
             self.cache.clear();
             self.cache.table = vec![Vec::new(); TABLE];
         }
@@ -319,6 +336,7 @@ impl Cpu {
                     len: d.len as u16,
                     ver,
                     ver2: 0,
+                    sum: 0,
                     verp: &page.version,
                     verp2: &ALWAYS,
                     gen: Cell::new(self.gens[class as usize]),
@@ -390,6 +408,7 @@ impl Cpu {
                     len: d.len as u16,
                     ver,
                     ver2,
+                    sum: 0,
                     verp: &p1.version,
                     verp2: &p2.version,
                     gen: Cell::new(self.gens[class as usize]),
@@ -401,8 +420,11 @@ impl Cpu {
         }
     }
 
-    fn install(&mut self, b: Block, slot: usize) -> *const Block {
+    fn install(&mut self, mut b: Block, slot: usize) -> *const Block {
         let lin = b.lin;
+        if self.assisting {
+            b.sum = sum_of(b.host, b.host2, lin, b.len);
+        }
         let b = Box::new(b);
         let p: *const Block = &*b;
         self.cache.blocks.push(b);
@@ -453,6 +475,7 @@ impl Cpu {
             // Never fresh: not to be chained to.
             ver: 1,
             ver2: 0,
+            sum: 0,
             verp: &ALWAYS,
             verp2: &ALWAYS,
             gen: Cell::new(0),
@@ -495,11 +518,42 @@ impl Cpu {
         b
     }
 
+    /// Keeps at most about `bytes` of decoded code.
+    pub fn set_code_limit(&mut self, bytes: usize) {
+        self.cache.limit = bytes;
+    }
+
     /// Drops all decoded code (the mode of decoding changed, e.g. the CPU model).
     pub fn flush_code(&mut self) {
         self.cache.clear();
         self.blk = std::ptr::null();
     }
+}
+
+/// Checksum of a block's bytes: `len` at `host`, those past the page's end at `host2`.
+fn sum_of(host: *const u8, host2: *const u8, lin: u64, len: u16) -> u64 {
+    let len = usize::from(len);
+    let first = if host2.is_null() { len } else { len.min((PAGE - (lin & (PAGE - 1))) as usize) };
+    let mut sum = len as u64;
+    let mut add = |p: *const u8, n: usize| {
+        let mix = |sum: u64, w: u64| (sum ^ w).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        let mut at = 0;
+        while at + 8 <= n {
+            // SAFETY: the caller's pages are guest RAM, and the bytes lie within them.
+            sum = mix(sum, unsafe { crate::exec::mem::load::<u64>(p.wrapping_add(at)) });
+            at += 8;
+        }
+        while at < n {
+            // SAFETY: as above.
+            sum = mix(sum, u64::from(unsafe { crate::exec::mem::load::<u8>(p.wrapping_add(at)) }));
+            at += 1;
+        }
+    };
+    add(host, first);
+    if first < len {
+        add(host2, len - first);
+    }
+    sum
 }
 
 fn copy_guest(p: *const u8, buf: &mut [u8]) {

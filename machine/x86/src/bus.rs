@@ -32,6 +32,11 @@ pub trait Bus: Sync {
     /// Interrupt acknowledge: the vector to deliver to CPU `cpu` now, if one is still pending (after
     /// [`Request::INTR`], with interrupts enabled).
     fn take_interrupt(&self, cpu: u32) -> Option<u8>;
+    /// Whether the page at `addr` belongs to another engine that has to execute whatever accesses it; looked at only
+    /// while the CPU helps one out ([`crate::Cpu::assist`]).
+    fn elsewhere(&self, _addr: u64) -> bool {
+        false
+    }
     /// AND-mask for physical addresses; all ones when A20 is enabled.
     fn a20_mask(&self) -> u64 {
         u64::MAX

@@ -24,6 +24,8 @@ pub mod mode {
     pub const TS: u32 = 64;
     pub const MP: u32 = 128;
     pub const OSFXSR: u32 = 256;
+    /// 32-bit code whose CS, SS, DS and ES are all of the 4 GiB from 0, without LMA.
+    pub const FLAT: u32 = 1024;
     /// AVX state enabled in XCR0 and CR4.OSXSAVE set.
     pub const AVX: u32 = 512;
 }
@@ -37,6 +39,11 @@ pub enum Exit {
     Interrupted,
     /// Triple fault; RIP is where the first fault occurred.
     Shutdown,
+    /// The other engine has to execute the instruction at RIP (only with [`Cpu::assist`]).
+    Leave,
+    /// A point of the debugger ([`crate::points::Points`]): RIP is at the breakpoint, or behind the instruction that hit a
+    /// watchpoint.
+    Debug,
 }
 
 /// One x86-64 processor.
@@ -113,7 +120,17 @@ pub struct Cpu {
     pub tsc_offset: u64,
     /// Called before an exception or interrupt is delivered (`-d int`).
     pub on_event: Option<fn(&Cpu, Exception)>,
+    /// Helps another engine out: what only that one can do is left to it, and code is compared with what was decoded
+    /// whenever the other one may have changed it. See [`Cpu::assist`].
+    pub(crate) assisting: bool,
+    /// [`Cpu::run`] returns when that many instructions were entered.
+    pub stop_at: u64,
+    pub(crate) points: Option<Box<crate::points::Points>>,
+    /// The watchpoint that was hit.
+    pub(crate) hit: Option<usize>,
     pub(crate) exit: Option<Exit>,
+    /// Data and I/O breakpoints that the running instruction (or the delivery of an event) has hit: bits as in DR6.
+    pub(crate) watch_hits: u8,
     pub(crate) stepping: bool,
     /// The instruction just executed suppresses the single-step trap (it loaded SS, or entered a handler).
     pub(crate) skip_trap: bool,
@@ -177,7 +194,12 @@ impl Cpu {
             tsc_offset: 0,
             icount: 0,
             on_event: None,
+            assisting: false,
+            stop_at: u64::MAX,
+            points: None,
+            hit: None,
             exit: None,
+            watch_hits: 0,
             stepping: false,
             skip_trap: false,
             gens: [1; 2],
@@ -221,6 +243,7 @@ impl Cpu {
         self.smm = false;
         self.intr = false;
         self.inhibit = false;
+        self.watch_hits = 0;
         if cold {
             self.msrs = Msrs::default();
             self.xcr0 = 1;
@@ -322,6 +345,7 @@ impl Cpu {
             (mode::TS, self.cr0 & cr0::TS != 0),
             (mode::MP, self.cr0 & cr0::MP != 0),
             (mode::OSFXSR, self.cr4 & cr4::OSFXSR != 0),
+            (mode::FLAT, prot && !self.lma() && self.flat()),
             (mode::AVX, self.cr4 & cr4::OSXSAVE != 0 && self.xcr0 & 6 == 6),
         ] {
             if on {
@@ -332,6 +356,16 @@ impl Cpu {
         self.update_tlb_table();
     }
 
+    /// Segmentation checks nothing and changes no address (but through FS and GS).
+    fn flat(&self) -> bool {
+        let whole = |n: usize| {
+            let s = &self.segs[n];
+            s.base == 0 && s.limit == u32::MAX && s.db() && s.present()
+        };
+        let data = |n: usize| whole(n) && self.segs[n].writable() && !self.segs[n].expand_down();
+        whole(sreg::CS) && data(sreg::SS) && data(sreg::DS) && data(sreg::ES)
+    }
+
     /// Selects the TLB table for the current privilege.
     pub fn update_tlb_table(&mut self) {
         let t = self.tlb_index();
@@ -340,7 +374,11 @@ impl Cpu {
 
     pub(crate) fn tlb_index(&self) -> usize {
         if self.cpl == 3 {
-            1
+            if self.cr0 & cr0::AM != 0 && self.rf & rflags::AC != 0 {
+                crate::tlb::ALIGNED
+            } else {
+                1
+            }
         } else if self.cr4 & cr4::SMAP != 0 && self.rf & rflags::AC != 0 {
             2
         } else {

@@ -2,8 +2,10 @@
 
 use crate::bus::Bus;
 use crate::cpu::Cpu;
+use crate::fault::Exception;
 use crate::fp::MXCSR_MASK;
 use crate::mmu::Access;
+use crate::seg::intr::Source;
 use crate::tlb::PAGE;
 
 impl Cpu {
@@ -13,6 +15,41 @@ impl Cpu {
             let m = cpu.walk(linear, Access::Read, false).ok()?;
             Some(m.phys | linear & (PAGE - 1))
         })
+    }
+
+    /// Makes this CPU the helper of another engine that runs the same vCPU: accesses to what [`Bus::elsewhere`] names and
+    /// unknown instructions end [`Cpu::run`] with [`crate::Exit::Leave`] before anything
+    /// has changed. MSRs that are not carried over are the bus's.
+    pub fn assist(&mut self) {
+        self.assisting = true;
+    }
+
+    /// The state was replaced, or memory may have changed: translations go; code is looked at again before it is used.
+    pub fn resync(&mut self) {
+        self.exit = None;
+        self.intr = false;
+        self.flush_tlb_all();
+    }
+
+    /// Code may have changed behind the processor's back: it is looked at again before it is used.
+    pub fn recheck_code(&mut self) {
+        self.bump();
+    }
+
+    /// Delivers an event that the other engine had begun to. `false`: triple fault.
+    pub fn inject(&mut self, bus: &dyn Bus, vector: u8, error: Option<u32>, interrupt: bool) -> bool {
+        let source = if interrupt { Source::Interrupt } else { Source::Fault };
+        self.with_bus(bus, |cpu| cpu.deliver(source, Exception { vector, error }))
+    }
+
+    /// Reads `size` (1, 2, 4, 8) bytes of memory at a linear address, as a supervisor.
+    pub fn peek(&mut self, bus: &dyn Bus, linear: u64, size: usize) -> Option<u64> {
+        self.with_bus(bus, |cpu| cpu.as_supervisor(|c| c.read_slow(linear, size, 0))).ok()
+    }
+
+    /// Writes likewise; `false` if it cannot.
+    pub fn poke(&mut self, bus: &dyn Bus, linear: u64, size: usize, value: u64) -> bool {
+        self.with_bus(bus, |cpu| cpu.as_supervisor(|c| c.write_slow(linear, size, value, 0))).is_ok()
     }
 
     /// Forgets all decoded code: memory may have changed behind the processor's back.

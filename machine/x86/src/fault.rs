@@ -14,6 +14,12 @@ impl Exception {
     /// block up again.
     pub const RETRY: u8 = 0xff;
 
+    /// Not an exception of the guest: another engine has to execute the instruction ([`crate::Cpu::assist`]).
+    pub const LEAVE: u8 = 0xfe;
+
+    /// Not an exception of the guest: a debugger wants to stop before the instruction.
+    pub const STOP: u8 = 0xfd;
+
     /// #DE, divide error.
     pub const DE: u8 = 0;
     /// #DB, debug.

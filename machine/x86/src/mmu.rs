@@ -5,7 +5,7 @@ use crate::cpu::Cpu;
 use crate::exec::mem::{load, store};
 use crate::fault::{Exception, R};
 use crate::state::{cr0, cr4, efer, rflags, sreg};
-use crate::tlb::{flag, TlbEntry, INVALID, PAGE, PAGE_MASK, SLOW};
+use crate::tlb::{flag, TlbEntry, ALIGNED, INVALID, PAGE, PAGE_MASK, SLOW};
 
 /// What an access wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +132,12 @@ impl Cpu {
         let pae = self.cr4 & cr4::PAE != 0;
         let long = self.lma();
         let nxe = self.efer & efer::NXE != 0 && pae;
-        let reserved = if pae { (ADDR & !self.model.phys_mask()) | if nxe { 0 } else { NX } } else { 0 };
+        let reserved = if pae {
+            // The ignored bits of long mode are reserved without it.
+            (ADDR & !self.model.phys_mask()) | if nxe { 0 } else { NX } | if long { 0 } else { 0x7ff << 52 }
+        } else {
+            0
+        };
         let base_err = ((access == Access::Write) as u32) << 1
             | (user as u32) << 2
             | if access == Access::Exec && (nxe || self.cr4 & cr4::SMEP != 0) { 16 } else { 0 };
@@ -258,12 +263,24 @@ impl Cpu {
             return self.non_canonical(seg);
         }
         let t = self.tlb_index();
-        let m = match self.walk(lin, access, t == 1) {
+        let m = match self.walk(lin, access, t == 1 || t == ALIGNED) {
             Ok(m) => m,
             Err(code) => return self.page_fault(lin, code),
         };
+        if self.assisting && self.bus().elsewhere(m.phys) {
+            return self.raise(Exception::new(Exception::LEAVE));
+        }
         // A page that is only read so far must not be marked dirty by a write mapping.
-        let e = self.make_entry(page, m, access == Access::Write || m.write);
+        let mut e = self.make_entry(page, m, access == Access::Write || m.write);
+        let watched = self.page_watched(page);
+        if watched {
+            e.phys |= flag::WATCH;
+        }
+        if watched || t == ALIGNED {
+            // An invalid tag stays one.
+            e.read |= SLOW;
+            e.write |= SLOW;
+        }
         self.xlat.fill(t, page, e);
         Ok(e)
     }
@@ -320,9 +337,15 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     pub(crate) fn read_slow(&mut self, lin: u64, size: usize, seg: u8) -> R<u64> {
+        self.check_alignment(lin, size)?;
+        self.read_parts(lin, size, seg)
+    }
+
+    fn read_parts(&mut self, lin: u64, size: usize, seg: u8) -> R<u64> {
         let n = Self::split(lin, size);
         if n == size {
             let e = self.entry_for(lin, Access::Read, seg)?;
+            self.check_watch(&e, lin, size, false)?;
             let phys = e.phys & PAGE_MASK | lin & (PAGE - 1);
             if e.phys & flag::IO != 0 {
                 return Ok(self.mmio_r(phys, size));
@@ -349,8 +372,8 @@ impl Cpu {
         if self.lma() && !Self::canonical(second) {
             return self.non_canonical(seg);
         }
-        let lo = self.read_slow(lin, n, seg)?;
-        let hi = self.read_slow(second, size - n, seg)?;
+        let lo = self.read_parts(lin, n, seg)?;
+        let hi = self.read_parts(second, size - n, seg)?;
         Ok(lo | hi << (8 * n))
     }
 
@@ -388,15 +411,21 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     pub(crate) fn write_slow(&mut self, lin: u64, size: usize, v: u64, seg: u8) -> R<()> {
+        self.check_alignment(lin, size)?;
+        self.write_parts(lin, size, v, seg)
+    }
+
+    fn write_parts(&mut self, lin: u64, size: usize, v: u64, seg: u8) -> R<()> {
         let n = Self::split(lin, size);
         if n < size {
             let second = self.next_page(lin, n);
             // Both pages are checked before either is written.
-            self.probe_write_slow(lin, size, seg)?;
-            self.write_slow(lin, n, v, seg)?;
-            return self.write_slow(second, size - n, v >> (8 * n), seg);
+            self.probe_parts(lin, size, seg)?;
+            self.write_parts(lin, n, v, seg)?;
+            return self.write_parts(second, size - n, v >> (8 * n), seg);
         }
         let e = self.entry_for(lin, Access::Write, seg)?;
+        self.check_watch(&e, lin, size, true)?;
         if e.phys & (flag::IO | flag::ROM) != 0 {
             self.mmio_w(e.phys & PAGE_MASK | lin & (PAGE - 1), size, v);
             return Ok(());
@@ -446,7 +475,7 @@ impl Cpu {
             let t = self.tlb_index();
             let i = crate::tlb::Tlb::index(lin);
             let slot = &mut self.xlat.data[t][i];
-            if slot.write == (lin & PAGE_MASK) | SLOW {
+            if t != ALIGNED && slot.phys & flag::WATCH == 0 && slot.write == (lin & PAGE_MASK) | SLOW {
                 slot.write = lin & PAGE_MASK;
                 slot.phys &= !flag::CODE;
             }
@@ -457,16 +486,22 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     pub(crate) fn probe_write_slow(&mut self, lin: u64, size: usize, seg: u8) -> R<()> {
+        self.check_alignment(lin, size)?;
+        self.probe_parts(lin, size, seg)
+    }
+
+    fn probe_parts(&mut self, lin: u64, size: usize, seg: u8) -> R<()> {
         let n = Self::split(lin, size);
         if n < size {
             let second = self.next_page(lin, n);
             if self.lma() && !Self::canonical(second) {
                 return self.non_canonical(seg);
             }
-            self.probe_write_slow(lin, n, seg)?;
-            return self.probe_write_slow(second, size - n, seg);
+            self.probe_parts(lin, n, seg)?;
+            return self.probe_parts(second, size - n, seg);
         }
         let e = self.entry_for(lin, Access::Write, seg)?;
+        self.check_watch(&e, lin, size, true)?;
         if e.phys & (flag::IO | flag::ROM) == 0 && e.write & SLOW != 0 {
             let host = lin.wrapping_add(e.addend);
             if !self.stepping && self.in_current_block(host, size) {
@@ -482,6 +517,7 @@ impl Cpu {
             return None;
         }
         let e = self.entry_for(lin, Access::Write, sreg::DS as u8).ok()?;
+        // (A data breakpoint was noted by the probe.)
         if e.phys & (flag::IO | flag::ROM) != 0 {
             return None;
         }
@@ -495,7 +531,7 @@ impl Cpu {
     /// `None` for device memory.
     pub(crate) fn bulk_r(&mut self, lin: u64, len: usize, seg: u8) -> R<Option<(*const u8, usize)>> {
         let e = self.entry_for(lin, Access::Read, seg)?;
-        if e.phys & flag::IO != 0 {
+        if e.phys & (flag::IO | flag::WATCH) != 0 || self.tlb_index() == ALIGNED {
             return Ok(None);
         }
         Ok(Some((lin.wrapping_add(e.addend) as *const u8, Self::split(lin, len))))
@@ -504,7 +540,7 @@ impl Cpu {
     /// Likewise for a bulk write; code there is invalidated.
     pub(crate) fn bulk_w(&mut self, lin: u64, len: usize, seg: u8) -> R<Option<(*mut u8, usize)>> {
         let e = self.entry_for(lin, Access::Write, seg)?;
-        if e.phys & (flag::IO | flag::ROM) != 0 {
+        if e.phys & (flag::IO | flag::ROM | flag::WATCH) != 0 || self.tlb_index() == ALIGNED {
             return Ok(None);
         }
         let n = Self::split(lin, len);

@@ -10,8 +10,19 @@ impl Cpu {
         self.bus().tsc().wrapping_add(self.tsc_offset)
     }
 
+    /// Registers that are carried over between this engine and the one that it helps out.
+    fn carried(i: u32) -> bool {
+        matches!(i, 0x174..=0x176 | 0x277 | 0xc000_0080..=0xc000_0084 | 0xc000_0100..=0xc000_0103)
+    }
+
     /// RDMSR. Unknown registers read as zero, as under TCG.
     pub fn read_msr(&mut self, i: u32) -> R<u64> {
+        if self.assisting && i != 0x10 && !Self::carried(i) {
+            return match self.bus().msr_read(self.id, i) {
+                Some(v) => Ok(v),
+                None => self.gp(0),
+            };
+        }
         let m = &self.msrs;
         Ok(match i {
             0x10 => self.guest_tsc(),
@@ -57,6 +68,9 @@ impl Cpu {
 
     /// WRMSR. Unknown registers ignore writes, as under TCG.
     pub fn write_msr(&mut self, i: u32, v: u64) -> R<()> {
+        if self.assisting && !Self::carried(i) {
+            return if self.bus().msr_write(self.id, i, v) { Ok(()) } else { self.gp(0) };
+        }
         let canonical_needed =
             matches!(i, 0x175 | 0x176 | 0xc000_0082 | 0xc000_0083 | 0xc000_0100 | 0xc000_0101 | 0xc000_0102);
         if canonical_needed && !Self::canonical(v) {

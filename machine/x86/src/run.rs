@@ -49,7 +49,7 @@ impl Cpu {
             if let Some(e) = self.events(&ctl) {
                 return e;
             }
-            if self.inhibit || self.rf & rflags::TF != 0 || self.dr[7] & 0xff != 0 {
+            if self.inhibit || self.rf & rflags::TF != 0 || self.breaks_on_code() {
                 self.inhibit = false;
                 if !self.step() {
                     return Exit::Shutdown;
@@ -84,13 +84,13 @@ impl Cpu {
             let r = (op.f)(self, op);
             match r {
                 Next::Taken | Next::Through => {
-                    if ctl.any() {
+                    if ctl.any() || self.icount >= self.stop_at {
                         return true;
                     }
                     found = self.chained(r as usize);
                 }
                 Next::Indirect => {
-                    if ctl.any() {
+                    if ctl.any() || self.icount >= self.stop_at {
                         return true;
                     }
                     found = self.find_block();
@@ -109,7 +109,7 @@ impl Cpu {
     /// Executes exactly one instruction. False: triple fault.
     pub(crate) fn step(&mut self) -> bool {
         let tf = self.rf & rflags::TF != 0;
-        if self.dr[7] & 0xff != 0 && self.rf & rflags::RF == 0 && self.code_breakpoint() {
+        if self.rf & rflags::RF == 0 && self.code_breakpoint() {
             self.exc = Exception::new(Exception::DB);
             return self.deliver_fault();
         }
@@ -133,10 +133,12 @@ impl Cpu {
         };
         self.stepping = false;
         if r == Next::Fault {
+            // The instruction will be tried again.
+            self.watch_hits = 0;
             return self.deliver_fault();
         }
         if tf && self.exit.is_none() && !self.skip_trap {
-            self.dr[6] |= 1 << 14;
+            self.dr[6] |= 1 << 14 | u64::from(std::mem::take(&mut self.watch_hits));
             return self.deliver(Source::Trap, Exception::new(Exception::DB));
         }
         true
@@ -144,26 +146,21 @@ impl Cpu {
 
     /// Delivers `self.exc` as a fault. False: triple fault.
     fn deliver_fault(&mut self) -> bool {
-        self.deliver(Source::Fault, self.exc)
-    }
-
-    fn code_breakpoint(&mut self) -> bool {
-        let lin = self.fetch_lin();
-        for i in 0..4 {
-            let enabled = self.dr[7] >> (2 * i) & 3 != 0;
-            let kind = self.dr[7] >> (16 + 4 * i) & 3;
-            if enabled && kind == 0 && self.dr[i] == lin {
-                self.dr[6] |= 1 << i;
-                return true;
-            }
+        if matches!(self.exc.vector, Exception::LEAVE | Exception::STOP) {
+            self.blk = std::ptr::null();
+            self.exit = Some(if self.exc.vector == Exception::LEAVE { Exit::Leave } else { Exit::Debug });
+            return true;
         }
-        false
+        self.deliver(Source::Fault, self.exc)
     }
 
     /// Handles requests; `Some` leaves `run`.
     fn events(&mut self, ctl: &RunControl) -> Option<Exit> {
         if let Some(e) = self.exit.take() {
             return Some(e);
+        }
+        if self.icount >= self.stop_at {
+            return Some(Exit::Interrupted);
         }
         if ctl.any() {
             let bits = ctl.take();
@@ -185,6 +182,12 @@ impl Cpu {
         }
         if self.inhibit {
             return None;
+        }
+        if self.watch_hits != 0 {
+            self.dr[6] |= u64::from(std::mem::take(&mut self.watch_hits));
+            if !self.deliver(Source::Trap, Exception::new(Exception::DB)) {
+                return Some(Exit::Shutdown);
+            }
         }
         if self.smi_pending && !self.smm {
             self.smi_pending = false;

@@ -23,6 +23,8 @@ pub mod flag {
     pub const CODE: u64 = 4;
     pub const GLOBAL: u64 = 8;
     pub const LARGE: u64 = 16;
+    /// A data breakpoint lies in the page: every access takes the slow path.
+    pub const WATCH: u64 = 32;
 }
 
 /// One data entry. Tags hold the page's linear address when the access is allowed and plain RAM.
@@ -52,8 +54,10 @@ pub struct FetchEntry {
 
 const FETCH_EMPTY: FetchEntry = FetchEntry { tag: 2, host: std::ptr::null_mut(), phys: 0 };
 
-/// Which data table: supervisor, user, supervisor with access to user pages (SMAP and AC).
-pub const TABLES: usize = 3;
+/// Which data table: supervisor, user, supervisor with access to user pages (SMAP and AC), user with alignment checks.
+pub const TABLES: usize = 4;
+/// Index of the table for accesses that must be aligned: all its entries take the slow path.
+pub const ALIGNED: usize = 3;
 
 /// All translations of a CPU.
 pub struct Tlb {

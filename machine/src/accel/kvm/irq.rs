@@ -4,10 +4,11 @@ use kvm_bindings::{
     kvm_irq_routing_entry, kvm_irqchip, kvm_pit_state2, KvmIrqRouting, KVM_IRQCHIP_IOAPIC,
     KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI,
 };
-use kvm_ioctls::VmFd;
+use kvm_ioctls::{VcpuFd, VmFd};
 
 use super::ioctl_error;
 use crate::accel::MsiMessage;
+use crate::cpu::pc_chips;
 use crate::QResult;
 
 /// Pins of I/O APICs, which have the first GSIs: two chips of 24.
@@ -15,6 +16,37 @@ pub const PINS: u32 = 48;
 /// First GSI for messages of devices.
 const FIRST_MSI: u32 = PINS;
 const MAX_GSI: u32 = 4096;
+
+/// Whether a vCPU's local APIC in the kernel has an interrupt that its priorities let through.
+pub fn apic_pending(fd: &VcpuFd) -> bool {
+    const TPR: usize = 0x80;
+    const SPURIOUS: usize = 0xf0;
+    const ISR: usize = 0x100;
+    const IRR: usize = 0x200;
+    let Ok(state) = fd.get_lapic() else { return true };
+    let byte = |at: usize| state.regs.get(at).map_or(0, |b| b.cast_unsigned());
+    // Highest vector of a 256-bit register, which lies in every fourth word.
+    let highest = |reg: usize| {
+        (0..32).rev().find_map(|i| {
+            let b = byte(reg + i / 4 * 16 + i % 4);
+            (b != 0).then(|| i as u32 * 8 + 7 - b.leading_zeros())
+        })
+    };
+    let busy = highest(ISR).unwrap_or(0).max(u32::from(byte(TPR))) >> 4;
+    byte(SPURIOUS + 1) & 1 != 0 && highest(IRR).is_some_and(|v| v >> 4 > busy)
+}
+
+/// Whether the 8259 in the kernel may have an interrupt.
+pub fn pic_pending(vm: &VmFd) -> bool {
+    let mut chip = kvm_irqchip { chip_id: KVM_IRQCHIP_PIC_MASTER, ..Default::default() };
+    if vm.get_irqchip(&mut chip).is_err() {
+        return true;
+    }
+    // SAFETY: the chip asked for is an 8259, so `pic` is the valid member.
+    let pic = unsafe { chip.chip.pic };
+    let waiting = pic.irr & !pic.imr;
+    waiting != 0 && (pic.isr == 0 || waiting.trailing_zeros() < pic.isr.trailing_zeros())
+}
 
 /// Message routes by GSI.
 #[derive(Default)]
@@ -126,12 +158,27 @@ impl ChipState {
         Ok(Self { chips, pit })
     }
 
-    /// Writes it back.
-    pub fn restore(&self, vm: &VmFd) {
+    /// Writes it back; with `bios`, programmed as a PC's BIOS does.
+    pub fn restore(&self, vm: &VmFd, bios: bool) {
         for c in &self.chips {
+            let mut c = *c;
+            if let Some((base, mask, level)) = pc_chips::PIC.get(c.chip_id as usize).filter(|_| bios) {
+                // SAFETY: the first two chips are 8259s, whose part of the union this is; it is plain data.
+                let pic = unsafe { &mut c.chip.pic };
+                (pic.irq_base, pic.imr, pic.elcr, pic.init4) = (*base, *mask, *level, 1);
+            }
             // What was read from this VM can be written to it.
-            let _ = vm.set_irqchip(c);
+            let _ = vm.set_irqchip(&c);
         }
-        let _ = vm.set_pit2(&self.pit);
+        let mut pit = self.pit;
+        for c in &mut pit.channels {
+            // The counters have not been programmed: KVM leaves a mode that none of them has.
+            (c.mode, c.rw_mode) = (3, 0);
+        }
+        if bios {
+            let c = &mut pit.channels[0];
+            (c.mode, c.rw_mode, c.bcd, c.count, c.gate) = (pc_chips::PIT_MODE, 3, 0, 0, 1);
+        }
+        let _ = vm.set_pit2(&pit);
     }
 }

@@ -87,6 +87,8 @@ pub struct KvmAccel {
     tsc_khz: Option<u32>,
     /// The software CPU executes what KVM cannot.
     assist: bool,
+    /// Which pages have code that the software CPUs decoded.
+    code: Arc<rqemu_x86::CodeMap>,
 }
 
 impl KvmAccel {
@@ -147,6 +149,7 @@ impl KvmAccel {
             irqs: UserIrqs::Kernel,
             tsc_khz: None,
             assist: opts.assist,
+            code: Arc::default(),
         })
     }
 
@@ -209,7 +212,9 @@ impl KvmAccel {
             self.vm.create_irq_chip().map_err(|e| ioctl_error("KVM_CREATE_IRQCHIP", e))?;
             let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
             self.vm.create_pit2(pit).map_err(|e| ioctl_error("KVM_CREATE_PIT2", e))?;
-            self.chips = Some(irq::ChipState::capture(&self.vm)?);
+            let chips = irq::ChipState::capture(&self.vm)?;
+            chips.restore(&self.vm, self.boot.is_some_and(|b| b.handover.pc_chips));
+            self.chips = Some(chips);
         }
         self.set_up_irqs(shared, cpus, clock)?;
         self.control = Some(shared.vcpus.clone());
@@ -232,12 +237,15 @@ impl KvmAccel {
         }
         let msrs = if index == 0 { self.kvm.get_msr_index_list().ok() } else { None };
         let mut v = KvmVcpu::new(index, fd, shared.clone(), self.irqs.clone());
-        v.helper = self.assist.then(|| c.cpuid.as_slice().to_vec());
+        v.helper = self.assist.then(|| assist::Helper {
+            vm: self.vm.clone(),
+            code: self.code.clone(),
+            leaves: c.cpuid.as_slice().to_vec(),
+            word: Arc::default(),
+        });
         v.reset = Some(ResetState::capture(&v.fd, msrs.as_ref()));
-        if index == 0 {
-            if let Some(b) = &self.boot {
-                regs::set_boot_regs(&v.fd, b).map_err(|e| ioctl_error("KVM_SET_SREGS", e))?;
-            }
+        if let Some(b) = &self.boot {
+            v.boot(b).map_err(|e| ioctl_error("KVM_SET_SREGS", e))?;
         }
         let t = std::thread::Builder::new()
             .name(format!("CPU {index}/KVM"))
@@ -472,7 +480,7 @@ impl Accel for KvmAccel {
     fn reset_cpus(&mut self) {
         let Some(control) = self.control.clone() else { return };
         for index in 0..self.threads.len() {
-            let boot = if index == 0 { self.boot } else { None };
+            let boot = self.boot;
             control.run_on(index, move |v| {
                 if let Some(v) = v.downcast_mut::<KvmVcpu>() {
                     v.reset(boot.as_ref());
@@ -483,7 +491,7 @@ impl Accel for KvmAccel {
             bus.reset();
         }
         if let Some(c) = &self.chips {
-            c.restore(&self.vm);
+            c.restore(&self.vm, self.boot.is_some_and(|b| b.handover.pc_chips));
         }
     }
 
@@ -520,8 +528,7 @@ impl Accel for KvmAccel {
     fn set_debug(&mut self, index: usize, debug: &GuestDebug) -> bool {
         let Some(control) = self.control.clone() else { return false };
         let debug = *debug;
-        let set =
-            move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| debug::set(&v.fd, &debug));
+        let set = move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| v.set_debug(&debug));
         control.run_on(index, set).unwrap_or(false)
     }
 

@@ -1,9 +1,9 @@
 //! Registers of a KVM vCPU.
 
-use kvm_bindings::{kvm_regs, kvm_segment, KVM_MP_STATE_HALTED};
+use kvm_bindings::{kvm_msr_entry, kvm_regs, kvm_segment, Msrs, KVM_MP_STATE_HALTED};
 use kvm_ioctls::{Error, VcpuFd};
 
-use crate::cpu::{BootRegs, CpuRegs, SegmentReg};
+use crate::cpu::{BootRegs, CpuRegs, Handover, SegmentReg};
 
 fn segment(s: &kvm_segment) -> SegmentReg {
     let flags = u32::from(s.type_) << 8
@@ -49,11 +49,44 @@ pub fn read(fd: &VcpuFd) -> CpuRegs {
     out
 }
 
+/// Linear address of the next instruction; 0 if it cannot be read.
+pub fn linear_pc(fd: &VcpuFd) -> u64 {
+    match (fd.get_regs(), fd.get_sregs()) {
+        (Ok(r), Ok(s)) if s.cs.l != 0 => r.rip,
+        (Ok(r), Ok(s)) => s.cs.base.wrapping_add(r.rip) & 0xffff_ffff,
+        _ => 0,
+    }
+}
+
 /// The general registers in KVM's form.
 pub fn general(r: &CpuRegs) -> kvm_regs {
     let [rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15] = r.gpr;
     let (rip, rflags) = (r.rip, r.rflags);
     kvm_regs { rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags }
+}
+
+/// Memory types as firmware sets them. A KVM without them leaves them off.
+pub fn set_handover_msrs(fd: &VcpuFd, h: &Handover) {
+    let entry = |(index, data)| kvm_msr_entry { index, data, ..Default::default() };
+    let entries: Vec<kvm_msr_entry> = h.msrs().into_iter().map(entry).collect();
+    if let Ok(m) = Msrs::from_entries(&entries) {
+        let _ = fd.set_msrs(&m);
+    }
+}
+
+/// The local APIC as firmware leaves it, if the kernel runs it.
+pub fn set_handover_lapic(fd: &VcpuFd, h: &Handover) {
+    if h.lapic.is_empty() {
+        return;
+    }
+    let Ok(mut state) = fd.get_lapic() else { return };
+    for (offset, value) in h.lapic {
+        let at = *offset as usize;
+        for (to, from) in state.regs.iter_mut().skip(at).zip(value.to_le_bytes()) {
+            *to = from as _;
+        }
+    }
+    let _ = fd.set_lapic(&state);
 }
 
 /// Sets the boot processor up for a direct kernel boot.

@@ -11,10 +11,10 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuFd;
 
-use super::assist::Assist;
+use super::assist::{self, Assist, Helper};
 use super::regs;
 use super::user_irq::UserIrqs;
-use crate::accel::{Activity, DebugStop};
+use crate::accel::{Activity, DebugStop, GuestDebug};
 use crate::cpu::{BackdoorRegs, BootRegs};
 use crate::devices::misc::vmport;
 use crate::memory::{access, MapsReader, Space};
@@ -112,9 +112,11 @@ pub struct KvmVcpu {
     /// What this vCPU does, where KVM does not keep track of it.
     pub(super) activity: Activity,
     /// The software CPU beside this one, once it was needed.
-    pub(super) assist: Option<Assist>,
-    /// CPUID table for it; `None`: it must not be used.
-    pub(super) helper: Option<Vec<kvm_bindings::kvm_cpuid_entry2>>,
+    pub(super) assist: Option<Box<Assist>>,
+    /// What it needs; `None`: it must not be used.
+    pub(super) helper: Option<Helper>,
+    /// What the debugger wants KVM to stop at.
+    pub(super) debug: GuestDebug,
     /// The last exit's effect on registers is not complete yet (KVM completes it on the next entry).
     pending: bool,
 }
@@ -148,6 +150,7 @@ impl KvmVcpu {
             activity: Activity::at_reset(index),
             assist: None,
             helper: None,
+            debug: GuestDebug::default(),
             pending: false,
         }
     }
@@ -157,8 +160,10 @@ impl KvmVcpu {
         let shared = self.shared.clone();
         let page = RunPage(std::ptr::from_mut(self.fd.get_kvm_run()));
         let (irqs, index) = (self.irqs.clone(), self.index);
+        let word = self.helper.as_ref().map(|h| h.word.clone());
         let kick = move || {
             page.set_immediate_exit();
+            word.iter().for_each(|w| assist::kick(w));
             irqs.wake(index);
         };
         shared.vcpus.enter(self.index, Arc::new(kick));
@@ -172,6 +177,7 @@ impl KvmVcpu {
                 }
             }
             self.complete_exit();
+            self.assist_parks();
             // A parked vCPU keeps no old map, and the memory in it, alive.
             self.maps.load();
         }
@@ -231,10 +237,11 @@ impl KvmVcpu {
             KVM_EXIT_DEBUG => {
                 // SAFETY: the exit reason says which member of the union is valid.
                 let d = unsafe { run.__bindgen_anon_1.debug.arch };
-                let stop = DebugStop { cpu: self.index, exception: d.exception, pc: d.pc, dr6: d.dr6 };
-                let mut m = self.shared.lock();
-                m.debug_stop = Some(stop);
-                m.run.request_stop(RunState::Debug);
+                if !self.assist_stepped() {
+                    self.debug_stop(d.exception, d.pc, d.dr6);
+                } else if !self.assist(false) {
+                    self.fail("the software CPU cannot take the vCPU's state over");
+                }
             }
             KVM_EXIT_INTERNAL_ERROR => self.internal_error(),
             KVM_EXIT_FAIL_ENTRY => {
@@ -244,6 +251,21 @@ impl KvmVcpu {
             }
             other => self.fail(&format!("KVM: unknown exit reason {other}")),
         }
+    }
+
+    /// Stops the machine for the debugger.
+    pub(super) fn debug_stop(&self, exception: u32, pc: u64, dr6: u64) {
+        let mut m = self.shared.lock();
+        m.debug_stop = Some(DebugStop { cpu: self.index, exception, pc, dr6 });
+        m.run.request_stop(RunState::Debug);
+    }
+
+    /// Says what the debugger wants KVM to stop at; `false`: it cannot.
+    pub(super) fn set_debug(&mut self, debug: &GuestDebug) -> bool {
+        let ok = super::debug::set(&self.fd, debug);
+        self.debug = *debug;
+        self.assist_debugged();
+        ok
     }
 
     /// Port access: `count` elements of `size` bytes, all at the same port.
@@ -338,8 +360,16 @@ impl KvmVcpu {
             let i = &run.__bindgen_anon_1.internal;
             (i.suberror, i.ndata, i.data)
         };
-        if sub == KVM_INTERNAL_ERROR_EMULATION && self.assist() {
-            return;
+        if sub == KVM_INTERNAL_ERROR_EMULATION {
+            // Its flags, then the length and the bytes of the instruction.
+            const INT3: u64 = 0xcc;
+            if self.debug.software && n > 1 && data[0] & 1 != 0 && data[1] >> 8 & 0xff == INT3 {
+                let pc = regs::linear_pc(&self.fd);
+                return self.debug_stop(3, pc, 0);
+            }
+            if self.assist(true) {
+                return;
+            }
         }
         let mut text = format!("KVM internal error. Suberror: {sub}\n");
         for (i, d) in data.iter().take(n as usize).enumerate() {
@@ -361,10 +391,21 @@ impl KvmVcpu {
     pub fn reset(&mut self, boot: Option<&BootRegs>) {
         self.pending = false;
         self.activity = Activity::at_reset(self.index);
+        self.assist_reset();
         self.restore_registers();
         if let Some(b) = boot {
-            let _ = regs::set_boot_regs(&self.fd, b);
+            let _ = self.boot(b);
         }
+    }
+
+    /// Puts the processor where a boot without firmware starts it.
+    pub(super) fn boot(&self, b: &BootRegs) -> Result<(), kvm_ioctls::Error> {
+        regs::set_handover_msrs(&self.fd, &b.handover);
+        if self.index != 0 {
+            return Ok(());
+        }
+        regs::set_handover_lapic(&self.fd, &b.handover);
+        regs::set_boot_regs(&self.fd, b)
     }
 
     /// Registers as they were right after creation.

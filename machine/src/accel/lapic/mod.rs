@@ -148,7 +148,7 @@ impl ApicBus {
             }
             c.pending.store(0, Ordering::SeqCst);
             self.set_a20(true);
-            self.deadlines.set(i, None);
+            self.rearm(i);
             self.refresh(i);
         }
     }
@@ -158,7 +158,7 @@ impl ApicBus {
         if let Some(c) = self.cells.get(index) {
             c.apic.lock().init();
             c.change(0, pending::INIT | pending::NMI | pending::SMI);
-            self.deadlines.set(index, None);
+            self.rearm(index);
             self.refresh(index);
         }
     }
@@ -353,8 +353,9 @@ impl ApicBus {
     }
 
     fn rearm(&self, index: usize) {
-        let at = self.cells[index].apic.lock().expiry;
-        self.deadlines.set(index, at);
+        // Under the lock: an expiry read before the processor set its timer anew must not replace the later one.
+        let a = self.cells[index].apic.lock();
+        self.deadlines.set(index, a.expiry);
     }
 
     /// `IA32_APIC_BASE`.

@@ -117,7 +117,7 @@ pub struct Lapic {
 impl Lapic {
     /// The state after power-on.
     pub fn new(id: u32, boot_processor: bool) -> Self {
-        let mut a = Self {
+        Self {
             base: base::RESET | if boot_processor { base::BSP } else { 0 },
             id,
             tpr: 0,
@@ -130,18 +130,14 @@ impl Lapic {
             esr: 0,
             esr_latched: 0,
             icr: 0,
+            // LINT0 too, as on QEMU: the 8259 is heard once firmware has set up the APIC or turned it off.
             lvt: [lvt::MASKED; lvt::COUNT],
             divide: 0,
             initial: 0,
             start: 0,
             expiry: None,
             tsc_deadline: 0,
-        };
-        if boot_processor {
-            // The 8259 reaches the boot processor before any software set up its APIC.
-            a.lvt[lvt::LINT0] = delivery::EXT_INT << 8;
         }
-        a
     }
 
     /// What an INIT leaves: everything but the id and the base register is reset.

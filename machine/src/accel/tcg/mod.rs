@@ -5,6 +5,7 @@
 
 mod bus;
 mod regs;
+mod turn;
 mod vcpu;
 
 use std::any::Any;
@@ -18,9 +19,10 @@ use rqemu_x86::Cpu;
 
 pub use self::bus::memory_page;
 use self::bus::{GuestBus, Tsc};
+use self::turn::Turns;
 use self::vcpu::TcgVcpu;
 use super::lapic::{pending, ApicBus};
-use super::{Accel, MsiMessage};
+use super::{Accel, GuestDebug, MsiMessage};
 use crate::clock::VirtualClock;
 use crate::cpu::{BootRegs, CpuRegs, Leaf};
 use crate::memory::{FlatMaps, WriteObserver};
@@ -38,9 +40,19 @@ pub struct TcgCpuConfig {
     pub msrs: Vec<(u32, u64)>,
 }
 
+/// Settings of `-accel tcg`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcgOptions {
+    /// One vCPU executes at a time (`thread=single`).
+    pub single: bool,
+    /// Decoded code that is kept, all vCPUs together, in MiB (`tb-size`); 0: the engine's own choice.
+    pub code_mib: u32,
+}
+
 /// The accelerator.
 #[derive(Default)]
 pub struct TcgAccel {
+    options: TcgOptions,
     code: Arc<CodeMap>,
     run: Option<Running>,
     boot: Option<BootRegs>,
@@ -67,6 +79,13 @@ impl WriteObserver for CodeWatch {
 }
 
 impl TcgAccel {
+    /// With settings.
+    pub fn new(options: TcgOptions) -> Self {
+        let mut a = Self::default();
+        a.options = options;
+        a
+    }
+
     /// Starts the vCPU threads (parked).
     ///
     /// # Errors
@@ -87,21 +106,27 @@ impl TcgAccel {
         let mut run =
             Running { apics, tsc: Arc::new(Tsc::new()), control: control.clone(), words: Vec::new(), clock };
         let n = cpus.len();
+        let turns = self.options.single.then(|| Arc::new(Turns::default()));
         for (index, c) in cpus.into_iter().enumerate() {
-            let cpu = self.new_cpu(index, &c)?;
+            let mut cpu = self.new_cpu(index, &c)?;
+            if self.options.code_mib != 0 {
+                cpu.set_code_limit(((self.options.code_mib as usize) << 20) / n);
+            }
             let word = cpu.control();
             run.words.push(word.clone());
+            let for_apic = word.clone();
             run.apics.set_kick(
                 index,
                 Box::new(move |bits| {
                     // INIT and start-up messages are ours to handle; the rest the processor takes as it goes.
                     let direct = bits & (pending::INIT | pending::SIPI | pending::NMI | pending::SMI) != 0;
-                    word.request(if direct { Request::EXIT } else { Request::INTR });
+                    for_apic.request(if direct { Request::EXIT } else { Request::INTR });
                 }),
             );
             let bus = GuestBus::new(index, shared.clone(), run.apics.clone(), run.tsc.clone(), c.msrs);
-            let mut v = TcgVcpu::new(index, cpu, bus, shared.clone(), run.apics.clone());
-            v.reset(boot.as_ref().filter(|_| index == 0));
+            let turn = turns.as_ref().map(|t| t.join(word.clone()));
+            let mut v = TcgVcpu::new(index, cpu, bus, shared.clone(), run.apics.clone(), turn);
+            v.reset(boot.as_ref());
             let t = std::thread::Builder::new()
                 .name(format!("CPU {index}/TCG"))
                 .stack_size(1 << 20)
@@ -205,13 +230,25 @@ impl Accel for TcgAccel {
         r.apics.reset();
         self.code.forget_all();
         for index in 0..r.words.len() {
-            let boot = self.boot.filter(|_| index == 0);
+            let boot = self.boot;
             self.on(index, move |v| v.reset(boot.as_ref()));
         }
     }
 
     fn cpu_regs(&mut self, index: usize) -> Option<CpuRegs> {
         self.on(index, |v| regs::read(&v.cpu, v.cr8(), v.halted()))
+    }
+
+    fn set_cpu_regs(&mut self, index: usize, r: &CpuRegs) -> bool {
+        let r = r.clone();
+        self.on(index, move |v| regs::set_general(&mut v.cpu, &r)).is_some()
+    }
+
+    fn set_debug(&mut self, index: usize, debug: &GuestDebug) -> bool {
+        // The debugger writes code without telling.
+        self.code.forget_all();
+        let debug = *debug;
+        self.on(index, move |v| v.set_debug(&debug)).is_some()
     }
 
     fn nmi(&mut self, index: usize) -> bool {

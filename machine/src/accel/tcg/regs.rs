@@ -3,7 +3,7 @@
 use rqemu_x86::state::{cr0, cr4, efer, gpr, sreg, Segment, TableReg};
 use rqemu_x86::Cpu;
 
-use crate::cpu::{BootRegs, CpuRegs, SegmentReg};
+use crate::cpu::{BootRegs, CpuRegs, Handover, SegmentReg};
 
 fn segment(s: &Segment) -> SegmentReg {
     let attr = u32::from(s.attr);
@@ -15,13 +15,24 @@ fn segment(s: &Segment) -> SegmentReg {
     }
 }
 
+/// Numbers that instructions have for rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp; the others have their own.
+const ORDER: [usize; 8] = [gpr::RAX, gpr::RBX, gpr::RCX, gpr::RDX, gpr::RSI, gpr::RDI, gpr::RBP, gpr::RSP];
+
+/// Sets the general registers, rip and rflags.
+pub fn set_general(c: &mut Cpu, r: &CpuRegs) {
+    for (i, v) in r.gpr.iter().enumerate() {
+        c.regs[ORDER.get(i).copied().unwrap_or(i)] = *v;
+    }
+    c.rip = r.rip;
+    c.set_rflags(r.rflags);
+    c.update_mode();
+}
+
 /// Reads the registers.
 pub fn read(c: &Cpu, cr8: u64, halted: bool) -> CpuRegs {
     let mut gpr_values = [0; 16];
     for (i, v) in gpr_values.iter_mut().enumerate() {
-        // The engine numbers them as instructions encode them: rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi.
-        let n = [gpr::RAX, gpr::RBX, gpr::RCX, gpr::RDX, gpr::RSI, gpr::RDI, gpr::RBP, gpr::RSP];
-        *v = c.regs[n.get(i).copied().unwrap_or(i)];
+        *v = c.regs[ORDER.get(i).copied().unwrap_or(i)];
     }
     let s = &c.segs;
     CpuRegs {
@@ -48,6 +59,20 @@ pub fn read(c: &Cpu, cr8: u64, halted: bool) -> CpuRegs {
         fxsave: Some(Box::new(c.fxsave_image())),
         dr: [c.dr[0], c.dr[1], c.dr[2], c.dr[3], c.dr[6], c.dr[7]],
         ..CpuRegs::default()
+    }
+}
+
+/// Memory types as firmware sets them.
+pub fn set_handover_msrs(c: &mut Cpu, h: &Handover) {
+    for (index, value) in h.msrs() {
+        let m = &mut c.msrs;
+        match index {
+            0x200..=0x20f => m.mtrr_var[(index - 0x200) as usize] = value,
+            0x250 => m.mtrr_fixed[0] = value,
+            0x258 | 0x259 => m.mtrr_fixed[(index - 0x257) as usize] = value,
+            0x268..=0x26f => m.mtrr_fixed[(index - 0x265) as usize] = value,
+            _ => m.mtrr_def_type = value,
+        }
     }
 }
 

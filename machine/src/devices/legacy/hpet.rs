@@ -73,7 +73,7 @@ impl DeviceClass for HpetProps {
             return Err(qerr!("hpet.hpet-intcap not initialized"));
         }
         self.timers = self.timers.clamp(3, MAX_TIMERS as u8);
-        let region = cx.io_region("hpet", 0x400, 0, IoSpec { valid: (4, 8), imp: (4, 4) });
+        let region = cx.io_region("hpet", 0x400, 0, IoSpec { valid: (4, 8), imp: (4, 4), unaligned: false });
         cx.map(Space::Memory, region, BASE, 0);
         cx.mmio(region);
         cx.gpio("", true, 2);

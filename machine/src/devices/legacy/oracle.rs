@@ -1,68 +1,30 @@
 //! Runs one script of port accesses against real QEMU (through its qtest protocol) and against our machine, and
 //! compares the answers. Without a QEMU binary the comparison is skipped, and says so.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-
+use crate::device::testing::oracle::{skip_without_qemu, Qtest, QEMU};
 use crate::machine::Machine;
 use crate::memory::Space;
 
-const QEMU: &str = "/usr/bin/qemu-system-x86_64";
-
 /// A stopped QEMU machine driven over qtest.
-pub struct Qemu {
-    child: Child,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
-}
+pub struct Qemu(Qtest);
 
 impl Qemu {
     /// Starts one; `None` when QEMU is not installed.
     pub fn start(args: &[&str]) -> Option<Self> {
-        if !std::path::Path::new(QEMU).exists() {
-            eprintln!("skipped: {QEMU} is not installed");
+        if skip_without_qemu() {
             return None;
         }
-        let mut child = Command::new(QEMU)
-            .args(["-accel", "tcg", "-S", "-display", "none", "-nodefaults"])
-            .args(["-qtest", "stdio", "-qtest-log", "/dev/null"])
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let to = child.stdin.take().unwrap();
-        let from = BufReader::new(child.stdout.take().unwrap());
-        Some(Self { child, to, from })
+        Some(Self(Qtest::start(QEMU, &[&["-nodefaults"], args].concat()).unwrap()))
     }
 
     /// One qtest command; the answer without `OK `.
     pub fn cmd(&mut self, line: &str) -> String {
-        writeln!(self.to, "{line}").unwrap();
-        self.to.flush().unwrap();
-        let mut answer = String::new();
-        loop {
-            answer.clear();
-            assert!(self.from.read_line(&mut answer).unwrap() > 0, "QEMU went away at {line}");
-            if let Some(rest) = answer.trim_end().strip_prefix("OK") {
-                return rest.trim().to_string();
-            }
-            assert!(!answer.starts_with("FAIL"), "{line}: {answer}");
-        }
+        self.0.command(line).unwrap().join(" ")
     }
 
     /// `inb`.
     pub fn inb(&mut self, port: u16) -> u8 {
-        let a = self.cmd(&format!("inb {port:#x}"));
-        u64::from_str_radix(a.trim_start_matches("0x"), 16).unwrap() as u8
-    }
-}
-
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.0.inb(port)
     }
 }
 

@@ -42,7 +42,7 @@ pub struct GedProps {
 
 impl DeviceClass for GedProps {
     fn realize(&mut self, cx: &mut RealizeCx<'_>) -> QResult<Box<dyn Device>> {
-        let spec = IoSpec { valid: (1, 4), imp: (4, 4) };
+        let spec = IoSpec { valid: (1, 4), imp: (4, 4), unaligned: false };
         let events = cx.io_region("acpi-ged", 4, TAG_EVENTS, spec);
         cx.map(Space::Memory, events, EVENTS, 0);
         let regs = cx.io_region("acpi-ged-regs", 3, TAG_REGS, IoSpec::BYTES);

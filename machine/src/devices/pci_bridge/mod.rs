@@ -344,7 +344,7 @@ impl IoHandler for PciBridge {
 }
 
 /// How the registers of the hot-plug controller are accessed.
-const REGISTERS: IoSpec = IoSpec { valid: (1, 4), imp: (1, 4) };
+const REGISTERS: IoSpec = IoSpec { valid: (1, 4), imp: (1, 4), unaligned: false };
 
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,10 @@
 //! port and memory accesses. Tests that need the real one are ignored by default; run them with
 //! `cargo test -p rqemu-machine -- --ignored oracle` where `qemu-system-x86_64` 7.2 is installed.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::device::testing::machine;
+use crate::device::testing::oracle::{Qtest, QEMU};
 use crate::device::{BusKind, DevId};
 use crate::machine::Machine;
 use crate::memory::Space;
@@ -183,67 +182,32 @@ impl Guest for Ours {
 }
 
 /// A real QEMU.
-pub struct Real {
-    child: Child,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
-}
+pub struct Real(Qtest);
 
 impl Real {
     pub fn new(plugs: &[Plug<'_>], extra: &[&str]) -> Self {
-        let mut c = Command::new("qemu-system-x86_64");
-        c.args([
-            "-M",
-            "pc",
-            "-accel",
-            "tcg",
-            "-m",
-            "16",
-            "-S",
-            "-display",
-            "none",
-            "-nodefaults",
-            "-qtest",
-            "stdio",
-        ]);
+        let mut args: Vec<String> = ["-M", "pc", "-m", "16", "-nodefaults"].map(String::from).to_vec();
         for p in plugs {
             let id = format!("ide{}-u{}", p.bus, p.unit);
             let mut dev = format!("{},bus=ide.{},unit={}", p.class, p.bus, p.unit);
             if let Some(path) = p.image {
                 let ro = if p.class == "ide-cd" { ",media=cdrom" } else { "" };
-                c.args(["-drive", &format!("if=none,id={id},format=raw,file={}{ro}", path.display())]);
+                let drive = format!("if=none,id={id},format=raw,file={}{ro}", path.display());
+                args.extend(["-drive".into(), drive]);
                 dev.push_str(&format!(",drive={id}"));
             }
             for (k, v) in p.props {
                 dev.push_str(&format!(",{k}={v}"));
             }
-            c.args(["-device", &dev]);
+            args.extend(["-device".into(), dev]);
         }
-        c.args(extra);
-        let mut child = c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let to = child.stdin.take().unwrap();
-        let from = BufReader::new(child.stdout.take().unwrap());
-        Self { child, to, from }
+        args.extend(extra.iter().map(|a| a.to_string()));
+        Self(Qtest::start(QEMU, &args).unwrap())
     }
 
     /// Sends a command; returns what follows `OK`.
     pub fn ask(&mut self, line: &str) -> String {
-        writeln!(self.to, "{line}").unwrap();
-        loop {
-            let mut reply = String::new();
-            assert!(self.from.read_line(&mut reply).unwrap() > 0, "QEMU ended at '{line}'");
-            if let Some(r) = reply.strip_prefix("OK") {
-                return r.trim().to_string();
-            }
-            assert!(reply.starts_with("IRQ") || reply.starts_with('['), "{line}: {reply}");
-        }
-    }
-}
-
-impl Drop for Real {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.0.command(line).unwrap().join(" ")
     }
 }
 
@@ -258,13 +222,10 @@ impl Guest for Real {
         self.ask(&format!("out{} {port:#x} {v:#x}", SUFFIX[usize::from(size)]));
     }
     fn read_mem(&mut self, addr: u64, len: usize) -> Vec<u8> {
-        let r = self.ask(&format!("read {addr:#x} {len:#x}"));
-        let hex = r.trim_start_matches("0x");
-        (0..len).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect()
+        self.0.read(addr, len)
     }
     fn write_mem(&mut self, addr: u64, data: &[u8]) {
-        let hex: String = data.iter().map(|b| format!("{b:02x}")).collect();
-        self.ask(&format!("write {addr:#x} {:#x} 0x{hex}", data.len()));
+        self.0.write(addr, data);
     }
     fn write_config(&mut self, reg: u16, v: u32) {
         self.write_io(0xcf8, 4, 0x8000_0900 | u32::from(reg));

@@ -52,7 +52,7 @@ impl DeviceClass for VirtioMmioProps {
             b.type_name = "virtio-mmio-bus";
             b.max_devices = Some(1);
         }
-        let spec = IoSpec { valid: (1, 8), imp: (1, 8) };
+        let spec = IoSpec { valid: (1, 8), imp: (1, 8), unaligned: false };
         let region = cx.io_region("virtio-mmio", SIZE, 0, spec);
         cx.mmio(region);
         cx.gpio("sysbus-irq", false, 1);

@@ -168,6 +168,18 @@ pub fn build(cfg: &SmbiosConfig) -> Smbios {
     Smbios { tables: b.tables, anchor }
 }
 
+/// The structures for a boot without firmware, which would add a BIOS structure of its own: the SMBIOS specification
+/// requires one.
+pub fn build_with_bios(cfg: &SmbiosConfig) -> Smbios {
+    let mut cfg = cfg.clone();
+    cfg.options.default_bios(&[
+        ("vendor", "rqemu"),
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("date", "04/01/2014"),
+    ]);
+    build(&cfg)
+}
+
 /// Type 0: BIOS.
 fn bios(opts: &SmbiosOptions) -> Structure {
     const START_SEGMENT: u16 = 0xe800;

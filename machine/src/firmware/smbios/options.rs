@@ -110,6 +110,13 @@ impl SmbiosOptions {
         self.blobs.iter().any(|blob| blob.first() == Some(&typ))
     }
 
+    /// Gives the BIOS structure (type 0) these text fields, unless the user described it.
+    pub fn default_bios(&mut self, texts: &[(&'static str, &str)]) {
+        if !self.has_blob(0) && !self.has_fields(0) {
+            self.fields.insert(0, texts.iter().map(|(k, v)| (*k, (*v).to_owned())).collect());
+        }
+    }
+
     /// Whether the type was named with `type=`.
     pub fn has_fields(&self, typ: u8) -> bool {
         self.fields.contains_key(&typ)

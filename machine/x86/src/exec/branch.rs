@@ -82,6 +82,33 @@ pub fn call64(cpu: &mut Cpu, op: &Op) -> Next {
     chain(cpu, 0)
 }
 
+/// CALL rel with flat 32-bit segments.
+pub fn call32(cpu: &mut Cpu, op: &Op) -> Next {
+    let sp = u64::from((cpu.regs[gpr::RSP] as u32).wrapping_sub(4));
+    let Some(p) = cpu.host_w(sp, 4) else {
+        return call::<u32>(cpu, op);
+    };
+    let ret = op.disp as u32;
+    // SAFETY: the TLB entry vouches for the page.
+    unsafe { super::mem::store(p, ret) };
+    cpu.regs[gpr::RSP] = sp;
+    cpu.rip = op.imm;
+    chain(cpu, 0)
+}
+
+/// RET with flat 32-bit segments.
+pub fn ret32(cpu: &mut Cpu, op: &Op) -> Next {
+    let sp = cpu.regs[gpr::RSP] as u32;
+    let Some(p) = cpu.host_r(u64::from(sp), 4) else {
+        return ret::<u32>(cpu, op);
+    };
+    // SAFETY: the TLB entry vouches for the page.
+    let t: u32 = unsafe { super::mem::load(p) };
+    cpu.regs[gpr::RSP] = u64::from(sp.wrapping_add(4 + u32::from(op.imm as u16)));
+    cpu.rip = u64::from(t);
+    super::indirect(cpu)
+}
+
 /// RET in 64-bit code.
 pub fn ret64(cpu: &mut Cpu, op: &Op) -> Next {
     let sp = cpu.regs[gpr::RSP];

@@ -47,6 +47,14 @@ pub fn decode_block(cpu: &Cpu, bytes: &[u8], max: usize) -> Decoded {
     let mut sel: Vec<Select> = Vec::with_capacity(max.min(16));
     let mut facts: Vec<Facts> = Vec::with_capacity(max.min(16));
     while ops.len() < max && len < bytes.len() {
+        if max > 1 && cpu.points.is_some() && cpu.breaks_at(cpu.lin_add(cpu.fetch_lin(), len as u64)) {
+            let mut op = make(cpu, &Instruction::default(), len, misc::breakpoint);
+            op.len = 1;
+            ops.push(op);
+            len += 1;
+            ended = true;
+            break;
+        }
         decoder.decode_out(&mut insn);
         if insn.is_invalid() {
             if decoder.last_error() == DecoderError::NoMoreBytes && bytes.len() - len < 15 {
@@ -73,7 +81,7 @@ pub fn decode_block(cpu: &Cpu, bytes: &[u8], max: usize) -> Decoded {
             break;
         }
     }
-    if max > 1 {
+    if max > 1 && ops.len() == sel.len() {
         improve(&mut ops, &sel, &facts);
     }
     let count = ops.len() as u16;
@@ -372,7 +380,7 @@ fn make(cpu: &Cpu, insn: &Instruction, off: usize, f: super::Handler) -> Op {
                     op.flags |= Op::L256;
                 }
             }
-            OpKind::Memory => memory(&mut op, insn),
+            OpKind::Memory => memory(&mut op, insn, cpu.mode & mode::FLAT != 0),
             OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
                 op.imm = insn.near_branch_target()
             }
@@ -448,7 +456,7 @@ fn width_flag(width: u8, long: bool, seg: u8) -> u16 {
     }
 }
 
-fn memory(op: &mut Op, insn: &Instruction) {
+fn memory(op: &mut Op, insn: &Instruction, flat: bool) {
     let (base, index) = (insn.memory_base(), insn.memory_index());
     let width = if base != Register::None {
         base.size() as u8
@@ -472,7 +480,11 @@ fn memory(op: &mut Op, insn: &Instruction) {
     op.scale = insn.memory_index_scale().trailing_zeros() as u8;
     op.disp = insn.memory_displacement64();
     if width == 4 {
-        op.disp = op.disp as i32 as i64 as u64;
+        // Modulo 4 GiB both are right. Where addresses are used as computed, the one that needs no wrap is better: the
+        // upper half of the address space with a small register, or a small negative offset.
+        let address =
+            flat && (base == Register::None || (0x8000_0000..0xffff_0000).contains(&(op.disp as u32)));
+        op.disp = if address { op.disp as u32 as u64 } else { op.disp as i32 as i64 as u64 };
     } else if width == 2 {
         op.disp = op.disp as i16 as i64 as u64;
     }

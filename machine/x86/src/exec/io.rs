@@ -8,6 +8,14 @@ use crate::state::gpr;
 impl Cpu {
     /// IOPL and the TSS permission bitmap; #GP(0).
     pub(crate) fn check_io(&mut self, port: u16, size: u8) -> R<()> {
+        self.check_io_allowed(port, size)?;
+        if self.dr[7] & 0xff != 0 {
+            self.note_io(port, size);
+        }
+        Ok(())
+    }
+
+    fn check_io_allowed(&mut self, port: u16, size: u8) -> R<()> {
         if !self.protected() || (!self.vm86() && self.cpl <= self.iopl()) {
             return Ok(());
         }
@@ -50,6 +58,9 @@ fn done(cpu: &mut Cpu, op: &Op, r: R<()>) -> Next {
     match r {
         Ok(()) => {
             cpu.rip = cpu.op_next_rip(op);
+            if cpu.watch_hits != 0 {
+                return Next::Recheck;
+            }
             super::chain(cpu, 1)
         }
         Err(_) => fail(cpu, op),

@@ -1,7 +1,7 @@
 //! Memory operands: effective address, segment checks, TLB, reads and writes with precise faults.
 
 use super::{Int, Op};
-use crate::cpu::Cpu;
+use crate::cpu::{mode, Cpu};
 use crate::fault::{Exception, R};
 use crate::state::{sreg, Ymm};
 use crate::tlb::{TlbEntry, PAGE, PAGE_MASK};
@@ -92,8 +92,11 @@ impl Cpu {
         if self.long_code {
             return Ok(if seg >= sreg::FS { self.segs[seg].base.wrapping_add(off) } else { off });
         }
-        let s = &self.segs[seg];
         let last = off + size as u64 - 1;
+        if self.mode & mode::FLAT != 0 && seg < sreg::FS && seg != sreg::CS && last <= 0xffff_ffff {
+            return Ok(off);
+        }
+        let s = &self.segs[seg];
         let limit = s.limit as u64;
         let type_ok = if write { s.writable() } else { s.readable() };
         let in_limit = if s.expand_down() {

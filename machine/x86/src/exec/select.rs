@@ -9,7 +9,7 @@ pub use super::selected::Select;
 use super::shift::{self, Rcl, Rcr, Rol, Ror, Sar, Shl, Shr};
 use super::string::{self, Cmps, Ins, Lods, Movs, Outs, Scas, Stos};
 use super::{bcd, branch, io, misc, mov, muldiv, stack, system, Handler};
-use crate::cpu::Cpu;
+use crate::cpu::{mode, Cpu};
 
 /// Picks the instance for an operand size in bytes; `O` is an optional leading type argument.
 macro_rules! sized {
@@ -89,35 +89,40 @@ fn branch_size(insn: &Instruction) -> usize {
     }
 }
 
-/// The memory operand's address is linear as computed: 64-bit, and no FS or GS.
-fn plain(insn: &Instruction) -> bool {
+/// The memory operand's address is linear as computed: no FS or GS, in 64-bit code or with flat 32-bit segments. There it
+/// may lack the wrap at 4 GiB: then the TLB does not have it, and the handler that is called instead wraps it.
+fn plain(cpu: &Cpu, insn: &Instruction) -> bool {
     use iced_x86::Register as Reg;
-    if insn.code_size() != iced_x86::CodeSize::Code64 || matches!(insn.memory_segment(), Reg::FS | Reg::GS) {
-        return false;
-    }
+    let wanted = match insn.memory_segment() {
+        Reg::FS | Reg::GS => return false,
+        _ if insn.code_size() == iced_x86::CodeSize::Code64 => 8,
+        Reg::CS => return false,
+        _ if cpu.mode & mode::FLAT != 0 => 4,
+        _ => return false,
+    };
     let (base, index) = (insn.memory_base(), insn.memory_index());
     if base != Reg::None {
-        base.size() == 8
+        base.size() == wanted
     } else if index != Reg::None {
-        index.size() == 8
+        index.size() == wanted
     } else {
-        insn.memory_displ_size() == 8
+        insn.memory_displ_size() == wanted as u32
     }
 }
 
-fn alu_select<O: alu::Alu>(insn: &Instruction) -> Handler {
+fn alu_select<O: alu::Alu>(cpu: &Cpu, insn: &Instruction) -> Handler {
     let size = size_of_operand(insn, 0);
     let lock = insn.has_lock_prefix();
     match (insn.op0_kind(), insn.op1_kind()) {
         (OpKind::Register, OpKind::Register) => sized!(size, alu::rr, O),
-        (OpKind::Register, OpKind::Memory) if plain(insn) => sized!(size, alu::rm, O),
+        (OpKind::Register, OpKind::Memory) if plain(cpu, insn) => sized!(size, alu::rm, O),
         (OpKind::Register, OpKind::Memory) => sized!(size, alu::rm_slow, O),
         (OpKind::Register, _) => sized!(size, alu::ri, O),
         (_, OpKind::Register) if lock => sized!(size, alu::mr_lock, O),
-        (_, OpKind::Register) if plain(insn) => sized!(size, alu::mr_fast, O),
+        (_, OpKind::Register) if plain(cpu, insn) => sized!(size, alu::mr_fast, O),
         (_, OpKind::Register) => sized!(size, alu::mr, O),
         (_, _) if lock => sized!(size, alu::mi_lock, O),
-        (_, _) if plain(insn) => sized!(size, alu::mi_fast, O),
+        (_, _) if plain(cpu, insn) => sized!(size, alu::mi_fast, O),
         (_, _) => sized!(size, alu::mi, O),
     }
 }
@@ -189,7 +194,7 @@ fn shift_quiet<O: shift::Shift>(insn: &Instruction) -> Option<Handler> {
 }
 
 /// CMP or TEST of registers, or of plain memory with an immediate, together with Jcc.
-fn fused_select<O: alu::Alu>(insn: &Instruction) -> Option<fn(u8) -> Handler> {
+fn fused_select<O: alu::Alu>(cpu: &Cpu, insn: &Instruction) -> Option<fn(u8) -> Handler> {
     let size = size_of_operand(insn, 0);
     match (insn.op0_kind(), insn.op1_kind()) {
         (OpKind::Register, OpKind::Register) => Some(match size {
@@ -204,7 +209,7 @@ fn fused_select<O: alu::Alu>(insn: &Instruction) -> Option<fn(u8) -> Handler> {
             4 => fused_ri::<O, u32>,
             _ => fused_ri::<O, u64>,
         }),
-        (OpKind::Memory, k) if is_imm(k) && plain(insn) => Some(match size {
+        (OpKind::Memory, k) if is_imm(k) && plain(cpu, insn) => Some(match size {
             1 => fused_mi::<O, u8>,
             2 => return None,
             4 => fused_mi::<O, u32>,
@@ -268,7 +273,7 @@ fn string_select<O: string::StrOp>(insn: &Instruction) -> Select {
     }
 }
 
-fn mov_select(insn: &Instruction) -> Option<Select> {
+fn mov_select(cpu: &Cpu, insn: &Instruction) -> Option<Select> {
     use iced_x86::Register;
     let (k0, k1) = (insn.op0_kind(), insn.op1_kind());
     let is = |i: u32, f: fn(Register) -> bool| insn.op_kind(i) == OpKind::Register && f(insn.op_register(i));
@@ -297,17 +302,17 @@ fn mov_select(insn: &Instruction) -> Option<Select> {
     let size = size_of_operand(insn, 0);
     Some(Select::go(match (k0, k1) {
         (OpKind::Register, OpKind::Register) => sized!(size, mov::rr),
-        (OpKind::Register, OpKind::Memory) if plain(insn) => sized!(size, mov::rm),
+        (OpKind::Register, OpKind::Memory) if plain(cpu, insn) => sized!(size, mov::rm),
         (OpKind::Register, OpKind::Memory) => sized!(size, mov::rm_slow),
         (OpKind::Register, _) => sized!(size, mov::ri),
-        (_, OpKind::Register) if plain(insn) => sized!(size, mov::mr_fast),
+        (_, OpKind::Register) if plain(cpu, insn) => sized!(size, mov::mr_fast),
         (_, OpKind::Register) => sized!(size, mov::mr),
-        _ if plain(insn) => sized!(size, mov::mi_fast),
+        _ if plain(cpu, insn) => sized!(size, mov::mi_fast),
         _ => sized!(size, mov::mi),
     }))
 }
 
-fn extend_select(insn: &Instruction, signed: bool) -> Handler {
+fn extend_select(cpu: &Cpu, insn: &Instruction, signed: bool) -> Handler {
     let (d, s) = (size_of_operand(insn, 0), size_of_operand(insn, 1));
     let mem = insn.op1_kind() == OpKind::Memory;
     macro_rules! pick {
@@ -327,10 +332,10 @@ fn extend_select(insn: &Instruction, signed: bool) -> Handler {
     }
     match (signed, mem) {
         (false, false) => pick!(movzx_r),
-        (false, true) if plain(insn) => pick!(movzx_m),
+        (false, true) if plain(cpu, insn) => pick!(movzx_m),
         (false, true) => pick!(movzx_m_slow),
         (true, false) => pick!(movsx_r),
-        (true, true) if plain(insn) => pick!(movsx_m),
+        (true, true) if plain(cpu, insn) => pick!(movsx_m),
         (true, true) => pick!(movsx_m_slow),
     }
 }
@@ -358,7 +363,7 @@ pub(super) fn condition(insn: &Instruction) -> Option<u8> {
     })
 }
 
-fn conditional(insn: &Instruction) -> Option<Select> {
+fn conditional(cpu: &Cpu, insn: &Instruction) -> Option<Select> {
     use super::mov::*;
     let cc = condition(insn)?;
     let size = size_of_operand(insn, 0);
@@ -391,7 +396,7 @@ fn conditional(insn: &Instruction) -> Option<Select> {
     }
     macro_rules! c {
         ($c:ident) => {
-            if mem && plain(insn) {
+            if mem && plain(cpu, insn) {
                 wide!(size, cmov_m, $c)
             } else if mem {
                 wide!(size, cmov_m_slow, $c)
@@ -409,34 +414,39 @@ pub fn select(cpu: &Cpu, insn: &Instruction) -> Option<Select> {
     let m = insn.mnemonic();
     match m {
         M::Add => Some(
-            Select::go(alu_select::<Add>(insn))
+            Select::go(alu_select::<Add>(cpu, insn))
                 .quiet(alu_quiet::<Add>(insn))
                 .after_mov(alu_after_mov::<Add>(insn)),
         ),
         M::Or => Some(
-            Select::go(alu_select::<Or>(insn))
+            Select::go(alu_select::<Or>(cpu, insn))
                 .quiet(alu_quiet::<Or>(insn))
                 .after_mov(alu_after_mov::<Or>(insn)),
         ),
-        M::Adc => go(alu_select::<Adc>(insn)),
-        M::Sbb => go(alu_select::<Sbb>(insn)),
+        M::Adc => go(alu_select::<Adc>(cpu, insn)),
+        M::Sbb => go(alu_select::<Sbb>(cpu, insn)),
         M::And => Some(
-            Select::go(alu_select::<And>(insn))
+            Select::go(alu_select::<And>(cpu, insn))
                 .quiet(alu_quiet::<And>(insn))
                 .after_mov(alu_after_mov::<And>(insn)),
         ),
         M::Sub => Some(
-            Select::go(alu_select::<Sub>(insn))
+            Select::go(alu_select::<Sub>(cpu, insn))
                 .quiet(alu_quiet::<Sub>(insn))
                 .after_mov(alu_after_mov::<Sub>(insn)),
         ),
         M::Xor => Some(
-            Select::go(alu_select::<Xor>(insn))
+            Select::go(alu_select::<Xor>(cpu, insn))
                 .quiet(alu_quiet::<Xor>(insn))
                 .after_mov(alu_after_mov::<Xor>(insn)),
         ),
-        M::Cmp => Some(Select { fused: fused_select::<Cmp>(insn), ..Select::go(alu_select::<Cmp>(insn)) }),
-        M::Test => Some(Select { fused: fused_select::<Test>(insn), ..Select::go(alu_select::<Test>(insn)) }),
+        M::Cmp => {
+            Some(Select { fused: fused_select::<Cmp>(cpu, insn), ..Select::go(alu_select::<Cmp>(cpu, insn)) })
+        }
+        M::Test => Some(Select {
+            fused: fused_select::<Test>(cpu, insn),
+            ..Select::go(alu_select::<Test>(cpu, insn))
+        }),
         M::Inc => Some(Select::go(unary_select::<Inc>(insn)).quiet(unary_quiet::<Inc>(insn))),
         M::Dec => Some(Select::go(unary_select::<Dec>(insn)).quiet(unary_quiet::<Dec>(insn))),
         M::Neg => Some(Select::go(unary_select::<Neg>(insn)).quiet(unary_quiet::<Neg>(insn))),
@@ -474,10 +484,10 @@ pub fn select(cpu: &Cpu, insn: &Instruction) -> Option<Select> {
         M::Bts => go(bit_select::<Bts>(insn)),
         M::Btr => go(bit_select::<Btr>(insn)),
         M::Btc => go(bit_select::<Btc>(insn)),
-        M::Mov => mov_select(insn),
-        M::Movzx => go(extend_select(insn, false)),
-        M::Movsx | M::Movsxd => go(extend_select(insn, true)),
-        M::Lea if plain(insn) => go(wide!(insn.op0_register().size(), mov::lea_plain)),
+        M::Mov => mov_select(cpu, insn),
+        M::Movzx => go(extend_select(cpu, insn, false)),
+        M::Movsx | M::Movsxd => go(extend_select(cpu, insn, true)),
+        M::Lea if plain(cpu, insn) => go(wide!(insn.op0_register().size(), mov::lea_plain)),
         M::Lea => go(wide!(insn.op0_register().size(), mov::lea)),
         M::Xchg => {
             let size = size_of_operand(insn, 0);
@@ -614,8 +624,8 @@ fn select_more(cpu: &Cpu, insn: &Instruction, m: M) -> Option<Select> {
         M::Outsb | M::Outsw | M::Outsd => Some(string_select::<Outs>(insn)),
         M::In => end(sized!(insn.op0_register().size(), io::input)),
         M::Out => end(sized!(insn.op1_register().size(), io::output)),
-        M::Push => push_select(insn),
-        M::Pop => pop_select(insn),
+        M::Push => push_select(cpu, insn),
+        M::Pop => pop_select(cpu, insn),
         M::Pusha => go(stack::pusha::<u16>),
         M::Pushad => go(stack::pusha::<u32>),
         M::Popa => go(stack::popa::<u16>),
@@ -630,7 +640,7 @@ fn select_more(cpu: &Cpu, insn: &Instruction, m: M) -> Option<Select> {
         M::Leave => go(wide!(branch_size(insn), stack::leave)),
         M::Lds | M::Les | M::Lss | M::Lfs | M::Lgs => end(wide!(s0(), stack::load_far)),
         M::Bound => go(wide!(s0(), stack::bound)),
-        _ => conditional(insn).or_else(|| select_control(insn, m)),
+        _ => conditional(cpu, insn).or_else(|| select_control(cpu, insn, m)),
     }
 }
 
@@ -649,11 +659,12 @@ fn imul_select(insn: &Instruction, f: Handler, quiet: Handler) -> Select {
     Select::go(f).quiet((insn.op1_kind() == OpKind::Register).then_some(quiet))
 }
 
-fn push_select(insn: &Instruction) -> Option<Select> {
+fn push_select(cpu: &Cpu, insn: &Instruction) -> Option<Select> {
     let size = insn.stack_pointer_increment().unsigned_abs() as usize;
     let f = match insn.op0_kind() {
         OpKind::Register if insn.op0_register().is_segment_register() => wide!(size, stack::push_seg),
         OpKind::Register if size == 8 => stack::push_r64,
+        OpKind::Register if size == 4 && cpu.mode & mode::FLAT != 0 => stack::push_r32,
         OpKind::Register => wide!(size, stack::push_r),
         OpKind::Memory => wide!(size, stack::push_m),
         k if is_imm(k) => wide!(size, stack::push_i),
@@ -662,19 +673,20 @@ fn push_select(insn: &Instruction) -> Option<Select> {
     Some(Select::go(f))
 }
 
-fn pop_select(insn: &Instruction) -> Option<Select> {
+fn pop_select(cpu: &Cpu, insn: &Instruction) -> Option<Select> {
     let size = insn.stack_pointer_increment().unsigned_abs() as usize;
     Some(match insn.op0_kind() {
         OpKind::Register if insn.op0_register().is_segment_register() => {
             Select::end(wide!(size, stack::pop_seg))
         }
         OpKind::Register if size == 8 => Select::go(stack::pop_r64),
+        OpKind::Register if size == 4 && cpu.mode & mode::FLAT != 0 => Select::go(stack::pop_r32),
         OpKind::Register => Select::go(wide!(size, stack::pop_r)),
         _ => Select::go(wide!(size, stack::pop_m)),
     })
 }
 
-fn select_control(insn: &Instruction, m: M) -> Option<Select> {
+fn select_control(cpu: &Cpu, insn: &Instruction, m: M) -> Option<Select> {
     let go = |f: Handler| Some(Select::go(f));
     let end = |f: Handler| Some(Select::end(f));
     let s0 = || size_of_operand(insn, 0);
@@ -688,6 +700,7 @@ fn select_control(insn: &Instruction, m: M) -> Option<Select> {
         },
         M::Call if near => match insn.op0_kind() {
             OpKind::NearBranch64 => end(branch::call64),
+            OpKind::NearBranch32 if cpu.mode & mode::FLAT != 0 => end(branch::call32),
             OpKind::NearBranch32 => end(branch::call::<u32>),
             _ => end(branch::call::<u16>),
         },
@@ -700,6 +713,7 @@ fn select_control(insn: &Instruction, m: M) -> Option<Select> {
         M::Ret if insn.code_size() == iced_x86::CodeSize::Code64 && branch_size(insn) == 8 => {
             end(branch::ret64)
         }
+        M::Ret if branch_size(insn) == 4 && cpu.mode & mode::FLAT != 0 => end(branch::ret32),
         M::Ret => end(wide!(branch_size(insn), branch::ret)),
         M::Retf => end(wide!(branch_size(insn), system::ret_far)),
         M::Iret => end(system::iret::<u16>),

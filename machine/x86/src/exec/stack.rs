@@ -142,7 +142,11 @@ handler! {
     }
     pub fn pushf<T: Int>(cpu, op) {
         if cpu.vm86() && cpu.iopl() < 3 {
-            return cpu.gp(0);
+            if T::BITS > 16 || !cpu.has_virtual_if() {
+                return cpu.gp(0);
+            }
+            let v = cpu.flags_with_virtual_if();
+            return cpu.push(op, T::from_u64(v));
         }
         let v = cpu.rflags() & !(rflags::VM | rflags::RF);
         cpu.push(op, T::from_u64(v))
@@ -196,7 +200,13 @@ fn enter_body<T: Int>(cpu: &mut Cpu, op: &Op, size: u64, level: u8) -> R<()> {
 handler_recheck! {
     pub fn popf<T: Int>(cpu, op) {
         if cpu.vm86() && cpu.iopl() < 3 {
-            return cpu.gp(0);
+            if T::BITS > 16 || !cpu.has_virtual_if() {
+                return cpu.gp(0);
+            }
+            let v = cpu.stack_read::<T>(op, 0)?.to_u64();
+            cpu.load_flags_with_virtual_if(v)?;
+            cpu.add_sp(op, T::BYTES as u64);
+            return Ok(());
         }
         let v = cpu.pop::<T>(op)?.to_u64();
         let mut writable = rflags::ARITH | rflags::TF | rflags::DF | rflags::NT;
@@ -291,6 +301,31 @@ pub fn push_r64(cpu: &mut Cpu, op: &Op) -> Next {
     // SAFETY: the TLB entry vouches for the page.
     unsafe { super::mem::store(p, cpu.reg::<u64>(op.r[0])) };
     cpu.regs[gpr::RSP] = sp;
+    next(cpu, op)
+}
+
+/// PUSH r32 with a flat 32-bit stack.
+pub fn push_r32(cpu: &mut Cpu, op: &Op) -> Next {
+    let sp = u64::from((cpu.regs[gpr::RSP] as u32).wrapping_sub(4));
+    let Some(p) = cpu.host_w(sp, 4) else {
+        return push_r::<u32>(cpu, op);
+    };
+    // SAFETY: the TLB entry vouches for the page.
+    unsafe { super::mem::store(p, cpu.reg::<u32>(op.r[0])) };
+    cpu.regs[gpr::RSP] = sp;
+    next(cpu, op)
+}
+
+/// POP r32 with a flat 32-bit stack.
+pub fn pop_r32(cpu: &mut Cpu, op: &Op) -> Next {
+    let sp = cpu.regs[gpr::RSP] as u32;
+    let Some(p) = cpu.host_r(u64::from(sp), 4) else {
+        return pop_r::<u32>(cpu, op);
+    };
+    // SAFETY: the TLB entry vouches for the page.
+    let v: u32 = unsafe { super::mem::load(p) };
+    cpu.regs[gpr::RSP] = u64::from(sp.wrapping_add(4));
+    cpu.set_reg(op.r[0], v);
     next(cpu, op)
 }
 

@@ -275,7 +275,8 @@ pub fn repeated<O: StrOp, T: Int>(cpu: &mut Cpu, op: &Op) -> Next {
             break;
         }
         let mut done = 0;
-        if !O::COMPARES && cpu.rf & rflags::DF == 0 && count > 1 {
+        // Single step traps after each element.
+        if !O::COMPARES && cpu.rf & (rflags::DF | rflags::TF) == 0 && count > 1 {
             match O::bulk::<T>(cpu, op, mask, count) {
                 Ok(n) => done = n,
                 Err(_) => return fail(cpu, op),

@@ -76,15 +76,29 @@ fn raise_software(cpu: &mut Cpu, op: &Op, vector: u8, source: Source) -> Next {
 
 /// INT n.
 pub fn int_n(cpu: &mut Cpu, op: &Op) -> Next {
-    if cpu.vm86() && cpu.iopl() < 3 {
-        cpu.exc = Exception::with(Exception::GP, 0);
-        return fail(cpu, op);
+    if cpu.vm86() {
+        match cpu.redirects(op.imm8()) {
+            Ok(true) => {
+                cpu.rip = cpu.op_next_rip(op);
+                let r = cpu.redirected_interrupt(op.imm8());
+                return transfer(cpu, op, r);
+            }
+            Ok(false) if cpu.iopl() == 3 => {}
+            Ok(false) => {
+                cpu.exc = Exception::with(Exception::GP, 0);
+                return fail(cpu, op);
+            }
+            Err(_) => return fail(cpu, op),
+        }
     }
     raise_software(cpu, op, op.imm8(), Source::Software)
 }
 
 /// INT3.
 pub fn int3(cpu: &mut Cpu, op: &Op) -> Next {
+    if cpu.stops_at_int3() {
+        return super::misc::breakpoint(cpu, op);
+    }
     raise_software(cpu, op, Exception::BP, Source::Software)
 }
 
@@ -276,6 +290,10 @@ fn cr_valid(n: u8) -> bool {
 handler_recheck! {
     pub fn cli(cpu, _op) {
         if cpu.protected() && cpu.cpl > cpu.iopl() {
+            if cpu.has_virtual_if() {
+                cpu.rf &= !rflags::VIF;
+                return Ok(());
+            }
             return cpu.gp(0);
         }
         cpu.rf &= !rflags::IF;
@@ -283,6 +301,10 @@ handler_recheck! {
     }
     pub fn sti(cpu, _op) {
         if cpu.protected() && cpu.cpl > cpu.iopl() {
+            if cpu.has_virtual_if() && cpu.rf & rflags::VIP == 0 {
+                cpu.rf |= rflags::VIF;
+                return Ok(());
+            }
             return cpu.gp(0);
         }
         if cpu.rf & rflags::IF == 0 {
@@ -333,6 +355,7 @@ handler_recheck! {
     pub fn mov_to_dr(cpu, op) {
         cpu.need_cpl0()?;
         let n = dr_number(cpu, op.r[0])?;
+        let old = cpu.dr[7];
         let v = if op.has(Op::LONG) { cpu.reg::<u64>(op.r[1]) } else { cpu.reg::<u32>(op.r[1]) as u64 };
         match n {
             6 => {
@@ -348,6 +371,10 @@ handler_recheck! {
                 cpu.dr[7] = v & 0xffff_2bff | 0x400;
             }
             _ => cpu.dr[n] = v,
+        }
+        if (cpu.dr[7] | old) & 0xff != 0 {
+            // Which pages are watched is part of the translations.
+            cpu.flush_tlb_all();
         }
         Ok(())
     }

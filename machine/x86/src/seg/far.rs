@@ -384,6 +384,9 @@ impl Cpu {
             return self.iret_real(size);
         }
         if self.vm86() {
+            if size == 2 && self.has_virtual_if() {
+                return self.iret_virtual_if();
+            }
             return self.gp(0);
         }
         if self.rf & rflags::NT != 0 {

@@ -115,6 +115,10 @@ impl Cpu {
                 Err(_) => {
                     self.rip = start_rip;
                     let second = self.exc;
+                    if second.vector == Exception::LEAVE && source != Source::Interrupt {
+                        self.exit = Some(crate::cpu::Exit::Leave);
+                        return true;
+                    }
                     if first && exc.vector == Exception::DF {
                         return false;
                     }

@@ -4,6 +4,7 @@ pub mod far;
 pub mod intr;
 pub mod smm;
 pub mod task;
+mod vme;
 
 use crate::cpu::Cpu;
 use crate::fault::{Exception, R};

@@ -122,6 +122,11 @@ impl Cpu {
         tr.attr |= 2;
         self.tr = tr;
         self.cr0 |= cr0::TS;
+        // The local breakpoints were the old task's.
+        if self.dr[7] & 0x55 != 0 {
+            self.flush_tlb_all();
+        }
+        self.dr[7] &= !0x155;
         if wide && self.cr0 & cr0::PG != 0 {
             self.set_cr3(cr3);
         }

@@ -39,6 +39,10 @@ pub(super) fn kvm(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
             _ => "disabled",
         };
         h.line(format!("kvm support: {text}"));
+        let helped = rqemu_machine::accel::kvm::helped();
+        if helped != 0 {
+            h.line(format!("instructions executed for it: {helped}"));
+        }
     }
 }
 

@@ -208,6 +208,20 @@ pub static COMMANDS: &[HmpCommand] = &[
         cmd("help|?", &[Rest("name")], "[cmd]", "show what commands there are", help::help),
         help::complete,
     ),
+    cmd(
+        "hostfwd_add",
+        &[Str("arg1"), OptStr("arg2")],
+        "[netdev_id] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport",
+        "forward a port of the host to the guest (needs a user network)",
+        net::hostfwd_add,
+    ),
+    cmd(
+        "hostfwd_remove",
+        &[Str("arg1"), OptStr("arg2")],
+        "[netdev_id] [tcp|udp]:[hostaddr]:hostport",
+        "forward a port of the host no more",
+        net::hostfwd_remove,
+    ),
     cmd("i", &[Format, Int("addr"), OptDot("index")], "/fmt addr", "read an I/O port", mem::port_in),
     HmpCommand {
         sub: Some(INFO),
@@ -441,6 +455,7 @@ pub static INFO: &[HmpCommand] = &[
     cmd("tlb", &[], "", "show how pages are mapped", pages::tlb),
     cmd("tpm", &[], "", "show TPM devices", host::nothing),
     cmd("usb", &[], "", "show USB devices", host::usb),
+    cmd("usernet", &[], "", "show connections of user networks", net::info_usernet),
     cmd("uuid", &[], "", "show the guest's UUID", info::uuid),
     cmd("version", &[], "", "show the version", info::version),
     cmd("vm-generation-id", &[], "", "show the generation id of the guest", host::vm_generation_id),

@@ -58,6 +58,34 @@ pub(super) fn announce_self(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
     h.cx.m.announce_self(Announce { interfaces, id, ..Announce::default() });
 }
 
+/// An optional network's name and the rule.
+fn network_and_rule(args: &Args) -> (Option<&str>, &str) {
+    match args.opt_str("arg2") {
+        Some(rule) => (Some(args.str("arg1")), rule),
+        None => (None, args.str("arg1")),
+    }
+}
+
+pub(super) fn hostfwd_add(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
+    let (name, rule) = network_and_rule(args);
+    if let Err(e) = h.cx.m.hostfwd_add(name, rule) {
+        h.line(&e.desc);
+    }
+}
+
+pub(super) fn hostfwd_remove(h: &mut HmpCx<'_, '_, '_>, args: &Args) {
+    let (name, rule) = network_and_rule(args);
+    match h.cx.m.hostfwd_remove(name, rule) {
+        Ok(text) => h.line(&text),
+        Err(e) => h.line(&e.desc),
+    }
+}
+
+pub(super) fn info_usernet(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
+    let text = h.cx.m.net_user_info();
+    h.out.push_str(&text);
+}
+
 pub(super) fn info_network(h: &mut HmpCx<'_, '_, '_>, _: &Args) {
     let text = h.cx.m.net_info();
     h.out.push_str(&text);

@@ -151,7 +151,7 @@ impl DeviceClass for FwCfgIoProps {
         if self.x_file_slots > ENTRY_MASK + 1 - key::FILE_FIRST {
             return Err(qerr!("\"file_slots\" must not exceed 0x{:x}", ENTRY_MASK + 1 - key::FILE_FIRST));
         }
-        cx.map_ports("fwcfg", 0x510, 2, TAG_PORTS, IoSpec { valid: (1, 2), imp: (1, 2) });
+        cx.map_ports("fwcfg", 0x510, 2, TAG_PORTS, IoSpec { valid: (1, 2), imp: (1, 2), unaligned: false });
         if self.dma_enabled {
             cx.map_ports("fwcfg.dma", 0x514, 8, TAG_DMA, IoSpec::ANY8);
         }

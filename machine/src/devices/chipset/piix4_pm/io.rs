@@ -71,7 +71,7 @@ impl Piix4Pm {
             cx.unplug(dev);
         }
         if switched {
-            let spec = IoSpec { valid: (1, 4), imp: (1, 4) };
+            let spec = IoSpec { valid: (1, 4), imp: (1, 4), unaligned: false };
             cx.m.mem.set_io(self.regions.cpus, u128::from(cpuhp::MODERN_LEN), spec);
         }
     }

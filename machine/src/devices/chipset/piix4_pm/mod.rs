@@ -137,7 +137,7 @@ impl Piix4PmProps {
             ("acpi-tmr", 4, Tag::Timer, 8, (4, 4)),
         ];
         for (name, len, tag, at, imp) in parts {
-            let r = cx.io_region(name, len, tag as u32, IoSpec { valid: (1, 4), imp });
+            let r = cx.io_region(name, len, tag as u32, IoSpec { valid: (1, 4), imp, unaligned: false });
             cx.m().mem.map(pm, r, at, 0);
         }
         cx.m().mem.set_enabled(pm, false);
@@ -158,7 +158,7 @@ impl DeviceClass for Piix4PmProps {
         cx.map_ports("acpi-gpe0", GPE_BASE, 4, Tag::Gpe as u32, IoSpec::BYTES);
         let mut pcihp = None;
         if self.acpi_pci_hotplug_with_bridge_support || self.acpi_root_pci_hotplug {
-            let dwords = IoSpec { valid: (4, 4), imp: (4, 4) };
+            let dwords = IoSpec { valid: (4, 4), imp: (4, 4), unaligned: false };
             cx.map_ports("acpi-pci-hotplug", PCIHP_BASE, pcihp::LEN, Tag::PciHp as u32, dwords);
             let mut hp = PciHotplug::new(!self.acpi_pci_hotplug_with_bridge_support);
             if let Some(bus) = cx.parent_bus().filter(|_| self.acpi_root_pci_hotplug) {

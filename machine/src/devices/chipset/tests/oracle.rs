@@ -1,46 +1,26 @@
 //! The same script of port accesses on this chipset and on a real QEMU (driven over its qtest protocol, without a
 //! running CPU). Skipped with a note where that program is not installed.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-
 use super::{board, Board};
+use crate::device::testing::oracle::{skip_without_qemu, Qtest, QEMU};
 use crate::memory::Space;
 
 /// A real QEMU.
-pub struct Real {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
+pub struct Real(Qtest);
 
 impl Real {
-    /// `None` if there is no QEMU 7.2.
+    /// `None` if there is no QEMU.
     pub fn start(extra: &[&str]) -> Option<Self> {
-        let version = Command::new("qemu-system-x86_64").arg("-version").output().ok()?;
-        if !String::from_utf8_lossy(&version.stdout).contains("version 7.2.") {
-            eprintln!("skipped: the real QEMU here is not 7.2");
+        if skip_without_qemu() {
             return None;
         }
-        let mut child = Command::new("timeout")
-            .args(["60", "qemu-system-x86_64", "-M", "pc", "-m", "128", "-nodefaults", "-display", "none"])
-            .args(["-accel", "tcg", "-S", "-monitor", "none", "-qtest", "stdio", "-qtest-log", "/dev/null"])
-            .args(extra)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let (input, output) = (child.stdin.take()?, BufReader::new(child.stdout.take()?));
-        Some(Self { child, input, output })
+        let args = [&["-M", "pc", "-m", "128", "-nodefaults", "-monitor", "none"], extra].concat();
+        Some(Self(Qtest::start(QEMU, &args).unwrap()))
     }
 
     /// One command; returns what follows `OK`.
     pub fn command(&mut self, line: &str) -> String {
-        writeln!(self.input, "{line}").unwrap();
-        let mut reply = String::new();
-        self.output.read_line(&mut reply).unwrap();
-        reply.trim().strip_prefix("OK").unwrap_or_else(|| panic!("{line}: {reply}")).trim().to_string()
+        self.0.command(line).unwrap().join(" ")
     }
 
     fn read(&mut self, port: u16, size: u8) -> u64 {
@@ -50,14 +30,6 @@ impl Real {
 
     fn write(&mut self, port: u16, size: u8, v: u32) {
         self.command(&format!("out{} 0x{port:x} 0x{v:x}", letter(size)));
-    }
-}
-
-impl Drop for Real {
-    fn drop(&mut self) {
-        // Only ever the process started above.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -49,7 +49,7 @@ const WINDOW_BASE: u64 = 0xa_0000;
 /// Port ranges of the VGA: first port and length.
 const PORT_RANGES: [(u16, u32); 5] = [(0x3b4, 2), (0x3ba, 1), (0x3c0, 16), (0x3d4, 2), (0x3da, 1)];
 /// Memory-mapped registers may be accessed in up to 8 bytes, which are split.
-const MMIO_BYTES: IoSpec = IoSpec { valid: (1, 8), imp: (1, 1) };
+const MMIO_BYTES: IoSpec = IoSpec { valid: (1, 8), imp: (1, 1), unaligned: false };
 
 /// What the card holds when it is saved.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,9 +121,10 @@ impl VgaCore {
     pub fn add_legacy(&mut self, cx: &mut RealizeCx<'_>, memory: RegionId, vram: RegionId) {
         for (port, len) in PORT_RANGES {
             // Wider accesses reach the handler, which answers like a bus without a card.
-            cx.map_ports("vga", port, len, u32::from(port), IoSpec::ANY);
+            cx.map_ports("vga", port, len, u32::from(port), IoSpec::PORTS);
         }
-        cx.map_ports("vbe", 0x1ce, 4, tag::DISPI_PORTS, IoSpec::ANY);
+        // The data register is a word at an odd port.
+        cx.map_ports("vbe", 0x1ce, 4, tag::DISPI_PORTS, IoSpec::PORTS);
         let window = cx.io_region("vga-lowmem", 0x2_0000, tag::WINDOW, MMIO_BYTES);
         cx.m().mem.map(memory, window, WINDOW_BASE, 1);
         self.legacy = Some((memory, vram));
@@ -132,8 +133,8 @@ impl VgaCore {
     /// Makes the region of memory-mapped registers (4 KiB): ports at 0x400, dispi at 0x500, if `ext` QEMU's registers
     /// at 0x600, and the monitor's description at 0.
     pub fn add_mmio(&mut self, cx: &mut RealizeCx<'_>, ext: bool, edid: Option<Box<[u8]>>) -> RegionId {
-        let words = IoSpec { valid: (1, 8), imp: (2, 2) };
-        let dwords = IoSpec { valid: (4, 8), imp: (4, 4) };
+        let words = IoSpec { valid: (1, 8), imp: (2, 2), unaligned: false };
+        let dwords = IoSpec { valid: (4, 8), imp: (4, 4), unaligned: false };
         let ports = cx.io_region("vga ioports remapped", 0x20, tag::MMIO_PORTS, MMIO_BYTES);
         let dispi = cx.io_region("bochs dispi interface", 0x16, tag::MMIO_DISPI, words);
         let ext = ext.then(|| cx.io_region("qemu extended regs", 8, tag::MMIO_EXT, dwords));

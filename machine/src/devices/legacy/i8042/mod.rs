@@ -207,6 +207,13 @@ impl I8042 {
         self.a20
     }
 
+    /// As a BIOS leaves it: self-test passed, keyboard codes translated, both interrupts on but the mouse off.
+    pub fn firmware_mode(&mut self, cx: &mut Cx<'_>) {
+        self.s.status |= status::SELF_TEST;
+        self.kbd.set_translation(true);
+        self.set_mode(cx, mode::TRANSLATE | mode::DISABLE_MOUSE | mode::KBD_INT);
+    }
+
     /// Keyboard lights: bit 0 scroll lock, 1 num lock, 2 caps lock.
     pub fn leds(&self) -> u8 {
         self.kbd.leds()

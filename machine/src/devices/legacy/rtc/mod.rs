@@ -254,7 +254,7 @@ impl Mc146818 {
             RtcClock::Rt => (ClockKind::Realtime, 0),
             RtcClock::Vm => (ClockKind::Virtual, 0),
         };
-        cx.timer_set_on(kind, id, at.map(|t| t + shift));
+        cx.timer_set_on(kind, id, at.map(|t| t.saturating_add(shift)));
     }
 
     /// Seconds since 1970 that a clock started with `-rtc base=` would show now if the guest had not set it.

@@ -71,7 +71,7 @@ impl DeviceClass for VmportProps {
         if cx.m().vmport.is_some() {
             return Err(qerr!("only one vmport is allowed"));
         }
-        cx.map_ports("vmport", PORT, 1, 0, IoSpec { valid: (1, 4), imp: (4, 4) });
+        cx.map_ports("vmport", PORT, 1, 0, IoSpec { valid: (1, 4), imp: (4, 4), unaligned: false });
         let dev = cx.id();
         cx.m().vmport = Some(dev);
         Ok(Box::new(Vmport {

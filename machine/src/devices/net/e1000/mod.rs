@@ -135,7 +135,7 @@ fn realize(
         subsystem: None,
     });
     pci.set_interrupt_pin(1);
-    let spec = IoSpec { valid: (1, 8), imp: (4, 4) };
+    let spec = IoSpec { valid: (1, 8), imp: (4, 4), unaligned: false };
     let bar = cx.io_region("e1000-mmio", MMIO_SIZE, MMIO, spec);
     pci.add_bar(0, bar, MMIO_SIZE, BarKind::Mem32);
     let bar = cx.io_region("e1000-io", IO_SIZE, IO, IoSpec::ANY);

@@ -80,9 +80,14 @@ impl DeviceClass for Ich9AhciProps {
         // BAR 4, offset in double words.
         pci.set_dword(cap + 4, 0x8 | (INDEX as u32 / 4) << 4);
         let msi = Msi::add_plain(&mut pci, MSI_AT);
-        let spec = IoSpec { valid: (1, 8), imp: (4, 4) };
+        let spec = IoSpec { valid: (1, 8), imp: (4, 4), unaligned: false };
         let memory = cx.io_region("ahci", MEMORY, TAG_MEMORY, spec);
-        let window = cx.io_region("ahci-idp", WINDOW, TAG_INDEX, IoSpec { valid: (1, 4), imp: (4, 4) });
+        let window = cx.io_region(
+            "ahci-idp",
+            WINDOW,
+            TAG_INDEX,
+            IoSpec { valid: (1, 4), imp: (4, 4), unaligned: false },
+        );
         pci.add_bar(4, window, WINDOW, BarKind::Io);
         pci.add_bar(5, memory, MEMORY, BarKind::Mem32);
         let dev = cx.id();

@@ -181,7 +181,7 @@ fn add_msix(cx: &mut RealizeCx<'_>, pci: &mut PciState, n: u32) -> QResult<()> {
     let half = (u64::from(n) * 16).next_power_of_two().max(2048);
     let pba_len = u64::from(n.div_ceil(64) * 8);
     let dev = cx.id();
-    let spec = IoSpec { valid: (1, 8), imp: (4, 8) };
+    let spec = IoSpec { valid: (1, 8), imp: (4, 8), unaligned: false };
     let m = cx.m();
     let name = format!("{}-msix", m.tree.get(dev).map_or("", |n| n.class.name));
     let bar = m.mem.add(name, u128::from(half * 2), RegionKind::Container, Some(dev));

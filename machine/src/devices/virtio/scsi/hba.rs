@@ -132,7 +132,7 @@ impl Hba {
     pub(super) fn send_events(&mut self, raise: &mut Raise) {
         let mut chain = Chain::default();
         let mut any = false;
-        while !(self.events.is_empty() && !self.missed) && self.queues.pop(raise, EVENTS, &mut chain) {
+        while (self.missed || !self.events.is_empty()) && self.queues.pop(raise, EVENTS, &mut chain) {
             let (mut what, id, lun, reason) = self.events.pop_front().unwrap_or((0, 0, 0, 0));
             if std::mem::take(&mut self.missed) {
                 what |= event::MISSED;

@@ -2,48 +2,33 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use super::super::secondary::SecondaryVgaProps;
 use super::Board;
+use crate::device::testing::oracle::{skip_without_qemu, Qtest, QEMU};
 use crate::memory::Space;
 use crate::qom::PropInput;
 use crate::ui::Picture;
 
 /// A stopped QEMU machine with a VGA in slot 2.
 struct Real {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    qtest: Qtest,
     qmp: BufReader<UnixStream>,
     dir: tempfile::TempDir,
 }
 
 impl Real {
     fn start(device: &str) -> Option<Self> {
-        let version = Command::new("qemu-system-x86_64").arg("-version").output().ok()?;
-        if !String::from_utf8_lossy(&version.stdout).contains("version 7.2.") {
-            eprintln!("skipped: the real QEMU here is not 7.2");
+        if skip_without_qemu() {
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
         let sock = dir.path().join("qmp");
-        let mut child = Command::new("timeout")
-            .args(["100", "qemu-system-x86_64", "-M", "pc", "-m", "16", "-nodefaults", "-display", "none"])
-            .args(["-accel", "tcg", "-S", "-qtest", "stdio", "-qtest-log", "/dev/null", "-device", device])
-            .args(["-qmp", &format!("unix:{},server=on,wait=off", sock.display())])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let (mut input, mut output) =
-            (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        // The first answer tells that QEMU is up, and with it its monitor.
-        writeln!(input, "inb 0x80").unwrap();
-        output.read_line(&mut String::new()).unwrap();
+        let monitor = format!("unix:{},server=on,wait=off", sock.display());
+        let args = ["-M", "pc", "-m", "16", "-nodefaults", "-device", device, "-qmp", &monitor];
+        let qtest = Qtest::start(QEMU, &args).unwrap();
         let qmp = BufReader::new(UnixStream::connect(&sock).unwrap());
-        let mut r = Self { child, input, output, qmp, dir };
+        let mut r = Self { qtest, qmp, dir };
         r.qmp.read_line(&mut String::new()).unwrap();
         r.qmp(r#"{"execute":"qmp_capabilities"}"#);
         for (at, v) in [(0x10, 0xfd00_0000u32), (0x18, 0xfebf_0000), (4, 7)] {
@@ -65,10 +50,7 @@ impl Real {
     }
 
     fn cmd(&mut self, line: &str) -> String {
-        writeln!(self.input, "{line}").unwrap();
-        let mut a = String::new();
-        self.output.read_line(&mut a).unwrap();
-        a.trim().strip_prefix("OK").unwrap_or_else(|| panic!("{line}: {a}")).trim().to_string()
+        self.qtest.command(line).unwrap().join(" ")
     }
 
     fn value(&mut self, line: &str) -> u64 {
@@ -87,14 +69,6 @@ impl Real {
         let header = String::from_utf8(all[..header_end].to_vec()).unwrap();
         let n: Vec<u32> = header.split_whitespace().skip(1).map(|n| n.parse().unwrap()).collect();
         Picture { width: n[0], height: n[1], rgb: all[header_end..].to_vec() }
-    }
-}
-
-impl Drop for Real {
-    fn drop(&mut self) {
-        // Only ever the process started above.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

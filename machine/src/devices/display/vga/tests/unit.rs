@@ -76,3 +76,15 @@ fn state_round_trip() {
 fn memory_is_a_power_of_two() {
     assert_eq!([0, 1, 3, 16, 511, 512, 1000].map(super::super::vram_mb), [1, 1, 4, 16, 512, 512, 512]);
 }
+
+#[test]
+fn the_word_register_at_an_odd_port_answers() {
+    let mut b = Board::new(&[]);
+    b.m.guest_write(Space::Io, 0x1ce, 2, 0);
+    assert_eq!(b.m.guest_read(Space::Io, 0x1cf, 2), 0xb0c5);
+    b.m.guest_write(Space::Io, 0x1cf, 2, 0xb0c0);
+    assert_eq!(b.m.guest_read(Space::Io, 0x1cf, 2), 0xb0c0);
+    b.m.guest_write(Space::Io, 0x1ce, 2, 1);
+    b.m.guest_write(Space::Io, 0x1cf, 2, 1024);
+    assert_eq!(b.m.guest_read(Space::Io, 0x1cf, 2), 1024);
+}
