@@ -12,7 +12,7 @@ struct Bench {
 }
 
 fn bench(kind: UnitKind) -> Bench {
-    let mut m = machine();
+    let m = machine();
     let options =
         serde_json::json!({"driver": "null-co", "node-name": "n", "size": 16 << 20, "read-zeroes": true});
     m.block.blockdev_add(options).unwrap();
