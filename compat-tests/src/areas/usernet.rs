@@ -116,7 +116,9 @@ fn v4_cases() -> Vec<Case> {
     let names = ",hostname=h,dnssearch=a.example,dnssearch=b.example,domainname=d.example,tftp-server-name=t,bootfile=b";
     let other = ",net=192.168.7.0/24,host=192.168.7.1,dns=192.168.7.9,dhcpstart=192.168.7.40";
     let mut c: Vec<Case> = Vec::new();
-    for (name, who) in [("gateway", "10.0.2.2"), ("name server", "10.0.2.3"), ("nobody", "10.0.2.4"), ("itself", GUEST)] {
+    for (name, who) in
+        [("gateway", "10.0.2.2"), ("name server", "10.0.2.3"), ("nobody", "10.0.2.4"), ("itself", GUEST)]
+    {
         c.push((name, "", vec![arp(ip(GUEST), ip(who))], 0));
     }
     let request = |a: [u8; 4]| vec![dhcp(3, none, &[&[50, 4][..], &a].concat())];
@@ -175,7 +177,8 @@ fn v6_cases() -> Vec<Case> {
         let rest = [&[0; 4][..], &target, &[1, 1], &wire::GUEST].concat();
         vec![icmp(ip(GUEST6), ip("ff02::1:ff00:2"), 255, 135, &rest)]
     };
-    let rs = || vec![icmp(ip(local), ip("ff02::2"), 255, 133, &[&[0, 0, 0, 0, 1, 1][..], &wire::GUEST].concat())];
+    let rs =
+        || vec![icmp(ip(local), ip("ff02::2"), 255, 133, &[&[0, 0, 0, 0, 1, 1][..], &wire::GUEST].concat())];
     let ping = |to: &str| vec![icmp(ip(GUEST6), ip(to), 64, 128, b"\0\x01\0\x01data")];
     let info = [&[11, 1, 2, 3, 0, 1, 0, 10, 0, 3, 0, 1][..], &wire::GUEST, &[0, 6, 0, 2, 0, 23]].concat();
     vec![
@@ -187,7 +190,12 @@ fn v6_cases() -> Vec<Case> {
         ("who is nobody", "", solicit("fec0::9"), 0),
         ("ping6 gateway", "", ping("fec0::2"), 1),
         ("ping6 link-local", "", ping("fe80::2"), 1),
-        ("syn6 to a closed port", "", vec![tcp(at(GUEST6, 6000), at("fec0::2", 1), (1000, 0, SYN), &[], &[])], 1),
+        (
+            "syn6 to a closed port",
+            "",
+            vec![tcp(at(GUEST6, 6000), at("fec0::2", 1), (1000, 0, SYN), &[], &[])],
+            1,
+        ),
         ("datagram6 to a closed port", "", vec![udp(at(GUEST6, 5000), at("fec0::2", 1), b"data")], 1),
         ("information request", "", vec![udp(at(local, 546), at("ff02::1:2", 547), &info)], 1),
         ("no IPv6", ",ipv6=off", rs(), 0),

@@ -76,7 +76,7 @@ fn size_of(b: &BlockBackend) -> QResult<u64> {
         return Err(qerr!("can't get size of block device {name}: No medium found"));
     }
     let size = b.len();
-    if size == 0 || size % SECTOR != 0 {
+    if size == 0 || !size.is_multiple_of(SECTOR) {
         return Err(bad_size(name, size));
     }
     Ok(size)

@@ -33,6 +33,8 @@ pub fn machine_with(class: &str) -> Result<(Built, DevId), String> {
         let mut with_device = spec(board);
         if info.user_creatable {
             add_device(&mut with_device, info);
+        } else if class == "cfi.pflash01" {
+            add_flash(&mut with_device);
         }
         match build(&mut with_device, &mut Silent) {
             Ok(b) => {
@@ -134,6 +136,15 @@ fn add_device(s: &mut VmSpec, class: &ClassInfo) {
         json: false,
         loc: Loc::NONE,
     });
+}
+
+/// The board makes flash chips for those who have an image for them.
+fn add_flash(s: &mut VmSpec) {
+    let mut node = dict(&[("driver", "null-co"), ("node-name", "flash")]);
+    node.push("size", Value::Int(1 << 20));
+    node.push("read-zeroes", Value::Bool(true));
+    s.blockdevs.push(BlockdevSpec { options: node, loc: Loc::NONE });
+    s.machine.props.push("pflash0", Value::text("flash"));
 }
 
 fn dict(items: &[(&str, &str)]) -> Dict {

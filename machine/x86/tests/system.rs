@@ -287,3 +287,96 @@ fn virtual_8086_mode_and_a_protected_handler() {
     let frame: Vec<u32> = (0..10).map(|i| b.get64(sp + 4 * i) as u32).collect();
     assert_eq!(frame, [0, 3, 0x1000, 0x3_0002, 0x100, 0x700, 0x700, 0x700, 0x700, 0x700]);
 }
+
+#[test]
+fn system_management_mode_saves_moves_and_restores() {
+    let b = Board::new();
+    // mov al,1; out 0x80,al; hlt
+    let mut c = long(&b, &[0xb0, 1, 0xe6, 0x80, 0xf4]);
+    // mov dword cs:[0xff00],0x40000; mov al,2; out 0x80,al; rsm
+    b.put(0x38000, &[0x2e, 0x66, 0xc7, 0x06, 0x00, 0xff, 0, 0, 4, 0, 0xb0, 2, 0xe6, 0x80, 0x0f, 0xaa]);
+    c.regs[gpr::RAX] = 0x1122_3344_5566_7788;
+    c.regs[15] = 0x99;
+    c.nmi_masked = false;
+    c.control().request(Request::SMI);
+    assert_eq!(c.run(&b), Exit::Hlt);
+    assert_eq!(b.out(), [2, 1]);
+    assert_eq!((c.smm, c.nmi_masked, c.msrs.smbase), (false, false, 0x40000));
+    // RAX at the top, R15 at the bottom, RIP; CS with its attributes where a descriptor has them; revision.
+    assert_eq!((b.get64(0x3fff8), b.get64(0x3ff80)), (0x1122_3344_5566_7788, 0x99));
+    assert_eq!(b.get64(0x3ff78), CODE as u64);
+    assert_eq!(b.get64(0x3fe10) & 0xffff_ffff, 0xa09b_0008);
+    assert_eq!(b.get64(0x3fefc) as u32, 0x2_0064);
+    assert_eq!((c.regs[15], c.rip, c.cr0), (0x99, CODE as u64 + 5, 0x8001_0031));
+    // The next one goes to the new place: inc byte cs:[0x9000]; rsm
+    b.put(0x48000, &[0x2e, 0xfe, 0x06, 0x00, 0x90, 0x0f, 0xaa]);
+    c.control().request(Request::SMI);
+    c.halted = false;
+    c.rip = CODE as u64;
+    assert_eq!(c.run(&b), Exit::Hlt);
+    assert_eq!(b.get64(0x49000) & 0xff, 1);
+}
+
+#[test]
+fn outside_of_system_management_mode_rsm_is_undefined() {
+    let b = Board::new();
+    b.put(6 * 4, &[0x00, 0x05, 0x00, 0x00]);
+    b.put(0x500, &[0xb0, 7, 0xe6, 0x80, 0xf4]);
+    let mut c = real(&b, &[0x0f, 0xaa, 0xf4]);
+    assert_eq!(c.run(&b), Exit::Hlt);
+    assert_eq!(b.out(), [7]);
+}
+
+/// A page that reads as memory until the first write to it, as flash does.
+struct Flash {
+    board: Board,
+    device: AtomicU32,
+    changed: AtomicU32,
+}
+
+impl Bus for Flash {
+    fn page(&self, addr: u64, w: bool) -> Page {
+        match addr & !0xfff {
+            0x8000 if self.device.load(Ordering::SeqCst) != 0 => Page::Mmio,
+            0x8000 => Page::Rom(self.board.ram.wrapping_add(addr as usize)),
+            _ => self.board.page(addr, w),
+        }
+    }
+    fn mmio_read(&self, _: u64, _: u8) -> u64 {
+        0x80
+    }
+    fn mmio_write(&self, _: u64, _: u8, v: u64) {
+        self.device.store(u32::from(v != 0xff), Ordering::SeqCst);
+        self.changed.store(1, Ordering::SeqCst);
+    }
+    fn map_changed(&self) -> bool {
+        self.changed.swap(0, Ordering::SeqCst) != 0
+    }
+    fn port_in(&self, _: u16, _: u8) -> u32 {
+        0
+    }
+    fn port_out(&self, p: u16, s: u8, v: u32) {
+        self.board.port_out(p, s, v);
+    }
+    fn take_interrupt(&self, _: u32) -> Option<u8> {
+        None
+    }
+    fn tsc(&self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn a_write_that_changes_the_map_is_seen_by_the_next_instruction() {
+    let b = Board::new();
+    b.put(0x8000, &[0x11]);
+    // mov bl,[0x8000]; mov byte [0x8000],0x70; mov bh,[0x8000]; mov byte [0x8000],0xff; mov cl,[0x8000]; hlt
+    let code = [
+        0x8a, 0x1e, 0x00, 0x80, 0xc6, 0x06, 0x00, 0x80, 0x70, 0x8a, 0x3e, 0x00, 0x80, 0xc6, 0x06, 0x00, 0x80,
+        0xff, 0x8a, 0x0e, 0x00, 0x80, 0xf4,
+    ];
+    let mut c = real(&b, &code);
+    let bus = Flash { board: b, device: AtomicU32::new(0), changed: AtomicU32::new(0) };
+    assert_eq!(c.run(&bus), Exit::Hlt);
+    assert_eq!((c.regs[gpr::RBX] & 0xffff, c.regs[gpr::RCX] & 0xff), (0x8011, 0x11));
+}

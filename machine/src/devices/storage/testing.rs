@@ -205,7 +205,8 @@ impl Real {
         Self(Qtest::start(QEMU, &args).unwrap())
     }
 
-    fn ask(&mut self, line: &str) -> String {
+    /// Sends a command; returns what follows `OK`.
+    pub fn ask(&mut self, line: &str) -> String {
         self.0.command(line).unwrap().join(" ")
     }
 }

@@ -108,6 +108,10 @@ impl Bus for AssistBus {
         None
     }
 
+    fn map_changed(&self) -> bool {
+        self.refresh()
+    }
+
     fn elsewhere(&self, addr: u64) -> bool {
         addr == self.apic.load(Ordering::Relaxed)
     }

@@ -8,6 +8,8 @@
 mod fis;
 mod ncq;
 mod port;
+#[cfg(test)]
+mod tests;
 
 use rqemu_derive::Device as DeviceProps;
 
@@ -80,7 +82,12 @@ impl DeviceClass for Ich9AhciProps {
         let msi = Msi::add_plain(&mut pci, MSI_AT);
         let spec = IoSpec { valid: (1, 8), imp: (4, 4), unaligned: false };
         let memory = cx.io_region("ahci", MEMORY, TAG_MEMORY, spec);
-        let window = cx.io_region("ahci-idp", WINDOW, TAG_INDEX, IoSpec { valid: (1, 4), imp: (4, 4), unaligned: false });
+        let window = cx.io_region(
+            "ahci-idp",
+            WINDOW,
+            TAG_INDEX,
+            IoSpec { valid: (1, 4), imp: (4, 4), unaligned: false },
+        );
         pci.add_bar(4, window, WINDOW, BarKind::Io);
         pci.add_bar(5, memory, MEMORY, BarKind::Mem32);
         let dev = cx.id();

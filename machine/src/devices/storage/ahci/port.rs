@@ -111,17 +111,14 @@ impl PortHw {
 
     /// Queued command `tag` has ended.
     pub(super) fn send_device_bits(&mut self, cx: &Cx<'_>, drive: &mut Drive, tag: u8, failed: bool) {
-        drive.tf.status = status::DRDY | status::DSC | if failed { status::ERR } else { 0 };
+        drive.tf.status = status::DRDY | if failed { status::ERR } else { status::DSC };
         drive.tf.error = if failed { super::super::ata::ABRT } else { 0 };
         let done = if failed { 0 } else { 1 << tag };
         self.send(cx, fis::SDB_AT, &fis::device_bits(drive.tf.status, drive.tf.error, done));
         self.active &= !done;
         self.tfd = u32::from(drive.tf.error) << 8 | u32::from(drive.tf.status);
-        self.raise(irq::DEVICE_BITS);
-        if failed {
-            self.halted = true;
-            self.raise(irq::TASK_FILE);
-        }
+        self.raise(if failed { irq::TASK_FILE } else { irq::DEVICE_BITS });
+        self.halted |= failed;
     }
 
     /// A queued command was accepted.
@@ -408,14 +405,14 @@ impl Port {
             return self.device_control(cx, slot, f[15]);
         }
         let code = f[2];
+        if super::ncq::is_queued(code) && self.drive.kind == super::super::ata::Kind::Disk {
+            return self.begin_queued(cx, slot, &f);
+        }
         let t = &mut self.drive.tf;
         (t.feature, t.hob_feature) = (f[3], f[11]);
         (t.sector, t.lcyl, t.hcyl, t.select) = (f[4], f[5], f[6], f[7]);
         (t.hob_sector, t.hob_lcyl, t.hob_hcyl) = (f[8], f[9], f[10]);
         (t.nsector, t.hob_nsector) = (f[12].into(), f[13]);
-        if super::ncq::is_queued(code) && self.drive.kind == super::super::ata::Kind::Disk {
-            return self.begin_queued(cx, slot, &f);
-        }
         if !self.queued.is_empty() {
             // Others wait until the queue has run empty.
             return false;

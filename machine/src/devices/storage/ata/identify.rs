@@ -160,6 +160,8 @@ impl Drive {
             (68, 0xb4),
             (71, 30),
             (72, 30),
+            (75, self.queue_depth.saturating_sub(1).into()),
+            (76, u16::from(self.queue_depth > 0) << 8),
             (80, 0x1e),
             (84, wwn),
             (87, wwn),

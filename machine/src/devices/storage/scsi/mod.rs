@@ -12,6 +12,8 @@ mod modes;
 mod props;
 mod sense;
 pub mod target;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod unit;
 

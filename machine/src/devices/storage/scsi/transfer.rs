@@ -22,7 +22,7 @@ impl Unit {
             | op::WRITE_VERIFY_16 => true,
             _ => return Err(Sense::INVALID_OPCODE),
         };
-        if write && self.disk.backend.read_only() {
+        if write && !self.writable() {
             return Err(Sense::WRITE_PROTECTED);
         }
         let long = c.op() >> 5 != 0;
@@ -58,7 +58,7 @@ impl Unit {
         if p.len() < 8 || len < be16(0) + 2 || len < be16(2) + 8 || be16(2) & 15 != 0 {
             return Err(Sense::INVALID_PARAM_LEN);
         }
-        if self.disk.backend.read_only() {
+        if !self.writable() {
             return Err(Sense::WRITE_PROTECTED);
         }
         let mut steps = Vec::new();
@@ -83,7 +83,7 @@ impl Unit {
         parameters: &dyn Fn(usize) -> Vec<u8>,
     ) -> Result<Outcome, Sense> {
         let (lba, n, block) = (c.lba(), c.len_field(), self.block());
-        if self.disk.backend.read_only() {
+        if !self.writable() {
             return Err(Sense::WRITE_PROTECTED);
         }
         // "Until the end of the medium" is not there, nor are protection information and anchors.

@@ -135,6 +135,10 @@ impl Unit {
         self.kind == UnitKind::Cd
     }
 
+    pub(super) fn writable(&self) -> bool {
+        !self.is_cd() && !self.disk.backend.read_only()
+    }
+
     pub(super) fn ready(&self) -> bool {
         self.disk.backend.has_medium() && !self.tray.open.load(Ordering::Relaxed)
     }

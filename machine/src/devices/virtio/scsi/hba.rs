@@ -44,6 +44,8 @@ pub(super) struct Slot {
     pub id: u32,
     pub lun: u32,
     pub unit: Box<Unit>,
+    /// The user's name of it.
+    pub name: Option<String>,
 }
 
 /// The adapter.
@@ -106,8 +108,10 @@ impl Hba {
                 let lun = (0..=MAX_LUN).find(|lun| !taken(id, *lun));
                 lun.map(|lun| (id, lun)).ok_or_else(|| qerr!("no free lun"))
             }
-            (Some(id), Some(lun)) if taken(id, lun) => Err(qerr!("lun already used by 'scsi-disk'")),
-            (Some(id), Some(lun)) => Ok((id, lun)),
+            (Some(id), Some(lun)) => match self.slots.iter().find(|s| (s.id, s.lun) == (id, lun)) {
+                Some(s) => Err(qerr!("lun already used by '{}'", s.name.as_deref().unwrap_or("(null)"))),
+                None => Ok((id, lun)),
+            },
         }
     }
 
@@ -128,7 +132,7 @@ impl Hba {
     pub(super) fn send_events(&mut self, raise: &mut Raise) {
         let mut chain = Chain::default();
         let mut any = false;
-        while !(self.events.is_empty() && !self.missed) && self.queues.pop(raise, EVENTS, &mut chain) {
+        while (self.missed || !self.events.is_empty()) && self.queues.pop(raise, EVENTS, &mut chain) {
             let (mut what, id, lun, reason) = self.events.pop_front().unwrap_or((0, 0, 0, 0));
             if std::mem::take(&mut self.missed) {
                 what |= event::MISSED;
@@ -149,7 +153,8 @@ impl Hba {
 impl ScsiAdapter for Hba {
     fn attach(&mut self, cx: &mut Cx<'_>, dev: DevId, new: NewUnit) -> QResult<(u32, u32)> {
         let (id, lun) = self.free_place((new.id, new.lun))?;
-        self.slots.push(Slot { dev, id, lun, unit: new.unit });
+        let name = cx.m.tree.get(dev).and_then(|n| n.user_id().map(str::to_string));
+        self.slots.push(Slot { dev, id, lun, unit: new.unit, name });
         if cx.m.ready {
             self.event(feature::HOTPLUG, event::TRANSPORT_RESET, id, lun, event::RESCAN);
         }
