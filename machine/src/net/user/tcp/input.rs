@@ -165,7 +165,8 @@ impl User {
         }
         c.irs = s.seq;
         c.rcv = s.seq.wrapping_add(1);
-        c.edge = c.rcv;
+        // Our SYN offered this much.
+        c.edge = c.rcv.wrapping_add(0xffff);
         c.guest_says(s);
         c.open();
         c.readable = true;
