@@ -11,7 +11,8 @@ const GATEWAY: [u8; 6] = [0x52, 0x55, 10, 0, 2, 2];
 /// Internet checksum.
 fn sum(parts: &[&[u8]]) -> u16 {
     let all: Vec<u8> = parts.concat();
-    let mut s: u32 = all.chunks(2).map(|c| u32::from(c[0]) << 8 | c.get(1).map_or(0, |b| u32::from(*b))).sum();
+    let mut s: u32 =
+        all.chunks(2).map(|c| u32::from(c[0]) << 8 | c.get(1).map_or(0, |b| u32::from(*b))).sum();
     while s >> 16 != 0 {
         s = (s & 0xffff) + (s >> 16);
     }
@@ -41,7 +42,8 @@ pub fn ip(protocol: u8, src: IpAddr, dst: IpAddr, ttl: u8, fragment: u16, body: 
         h.extend([protocol, ttl]);
         h.extend([bytes(src), bytes(dst)].concat());
         let d = bytes(dst);
-        let mac = if d[0] == 0xff { [0x33, 0x33, d[12], d[13], d[14], d[15]] } else { [0x52, 0x56, 0, 0, 0, 2] };
+        let mac =
+            if d[0] == 0xff { [0x33, 0x33, d[12], d[13], d[14], d[15]] } else { [0x52, 0x56, 0, 0, 0, 2] };
         return eth(mac, 0x86dd, &[&h[..], body].concat());
     }
     let mut h = vec![0x45, 0];
@@ -79,7 +81,13 @@ pub fn udp(from: SocketAddr, to: SocketAddr, data: &[u8]) -> Vec<u8> {
 }
 
 /// A TCP segment: numbers, flags, options, data.
-pub fn tcp(from: SocketAddr, to: SocketAddr, (seq, ack, flags): (u32, u32, u8), options: &[u8], data: &[u8]) -> Vec<u8> {
+pub fn tcp(
+    from: SocketAddr,
+    to: SocketAddr,
+    (seq, ack, flags): (u32, u32, u8),
+    options: &[u8],
+    data: &[u8],
+) -> Vec<u8> {
     let mut b = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
     b.extend([seq.to_be_bytes(), ack.to_be_bytes()].concat());
     b.extend([(5 + options.len() as u8 / 4) << 4, flags, 0xfa, 0xf0, 0, 0, 0, 0]);
@@ -134,6 +142,11 @@ pub fn numbers(f: &[u8]) -> Option<(u32, u32)> {
     let at = if be(f, 12) == 0x800 { 34 } else { 54 };
     let n = |a: usize| Some(u32::from_be_bytes(f.get(a..a + 4)?.try_into().ok()?));
     Some((n(at + 4)?, n(at + 8)?))
+}
+
+/// A question of the network where the guest is: who asks when is not compared.
+pub fn is_solicitation(f: &[u8]) -> bool {
+    be(f, 12) == 0x86dd && f.get(20) == Some(&58) && f.get(54) == Some(&135)
 }
 
 /// A frame in words. Left out: what must differ (packet numbers, first sequence numbers, ports of the host) and what this

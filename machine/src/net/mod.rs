@@ -17,9 +17,9 @@ mod info;
 mod io;
 mod socket;
 mod tap;
-mod user;
 #[cfg(test)]
 mod tests;
+mod user;
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;

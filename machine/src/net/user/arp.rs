@@ -32,14 +32,14 @@ impl User {
     /// An ARP message of the guest.
     pub(super) fn arp_input(&mut self, b: &[u8]) {
         let Some(net) = &self.cfg.v4 else { return };
-        let (Some(op), Some(sender), Some(target)) = (be16(b, 6), ip4_at(b, 14), ip4_at(b, 24)) else { return };
+        let (Some(op), Some(sender), Some(target)) = (be16(b, 6), ip4_at(b, 14), ip4_at(b, 24)) else {
+            return;
+        };
         let Some(Ok(mac)) = b.get(8..14).map(Mac::try_from) else { return };
         if b.get(..6) != Some(&KIND) {
             return;
         }
-        let ours = target == net.host
-            || target == net.dns
-            || self.is_guest_forward(target.into());
+        let ours = target == net.host || target == net.dns || self.is_guest_forward(target.into());
         if net.contains(sender) && sender != net.host && sender != net.dns {
             self.guest_is_at(sender.into(), mac);
         }

@@ -162,9 +162,7 @@ fn net4(p: &Dict) -> QResult<Net4> {
 
 fn net6(p: &Dict) -> QResult<Net6> {
     let address = |key: &str, what: &str| match p.get_str(key) {
-        Some(text) => {
-            text.parse::<Ipv6Addr>().map(Some).map_err(|_| qerr!("Failed to parse IPv6 {what}"))
-        }
+        Some(text) => text.parse::<Ipv6Addr>().map(Some).map_err(|_| qerr!("Failed to parse IPv6 {what}")),
         None => Ok(None),
     };
     let prefix = address("ipv6-prefix", "prefix")?.unwrap_or(Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0));
@@ -172,9 +170,7 @@ fn net6(p: &Dict) -> QResult<Net6> {
         None => 64,
         Some(n @ 0..=126) => n as u8,
         Some(_) => {
-            return Err(qerr!(
-                "Invalid IPv6 prefix provided (IPv6 prefix length must be between 0 and 126)"
-            ))
+            return Err(qerr!("Invalid IPv6 prefix provided (IPv6 prefix length must be between 0 and 126)"))
         }
     };
     let at = |n: u128| Ipv6Addr::from(u128::from(prefix) & mask6(len) | n);

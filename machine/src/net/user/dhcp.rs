@@ -15,7 +15,8 @@ const LEASE_TIME: u32 = 86400;
 const COOKIE: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
 /// Length of a reply without IP and UDP headers (what fits into the smallest datagram that everybody must take).
 const REPLY_LEN: usize = 548;
-const LOW_DELAY: u8 = 0x10;
+/// Type of service of the gateway's own answers.
+pub(super) const LOW_DELAY: u8 = 0x10;
 /// Where options start: fixed fields and cookie.
 const OPTIONS: usize = 240;
 
@@ -53,9 +54,8 @@ impl Leases {
     fn any(&mut self, net: &Net4, mac: Mac) -> Option<Ipv4Addr> {
         let address = |n: usize| Ipv4Addr::from(u32::from(net.dhcp).wrapping_add(n as u32));
         let has = self.macs.iter().position(|m| *m == Some(mac));
-        let slot = has.or_else(|| {
-            (0..LEASES).find(|n| self.macs[*n].is_none() && usable(net, address(*n)))
-        })?;
+        let slot =
+            has.or_else(|| (0..LEASES).find(|n| self.macs[*n].is_none() && usable(net, address(*n))))?;
         *self.macs.get_mut(slot)? = Some(mac);
         Some(address(slot))
     }

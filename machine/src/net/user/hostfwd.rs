@@ -170,6 +170,9 @@ mod tests {
         }
         let r = parse("udp:127.0.0.1:5000-:53", guest).ok().unwrap();
         assert!(r.udp);
-        assert_eq!((r.host.to_string(), r.guest.to_string()), ("127.0.0.1:5000".into(), "10.0.2.15:53".into()));
+        assert_eq!(
+            (r.host.to_string(), r.guest.to_string()),
+            ("127.0.0.1:5000".into(), "10.0.2.15:53".into())
+        );
     }
 }

@@ -114,7 +114,8 @@ impl User {
 
     fn ping(&mut self, p: &Packet<'_>, to: SocketAddr) -> std::io::Result<()> {
         let id = be16(p.body, 4).unwrap_or(0);
-        let same = |q: &Option<Ping>| q.as_ref().is_some_and(|q| (q.guest, q.dst, q.id) == (p.src, p.dst, id));
+        let same =
+            |q: &Option<Ping>| q.as_ref().is_some_and(|q| (q.guest, q.dst, q.id) == (p.src, p.dst, id));
         let slot = match self.ping.list.iter().position(same) {
             Some(i) => i,
             None => self.ping_new(p, id, to.ip())?,

@@ -13,7 +13,11 @@ fn line(state: &str, fd: i32, from: SocketAddr, to: SocketAddr, queues: (usize, 
     };
     let (from, to_ip) = (from.port(), to.ip());
     let (recv, send) = queues;
-    format!("  {state:<16} {fd:4} {host:>15} {from:5} {:>15} {:5} {recv:5} {send:5}\n", to_ip.to_string(), to.port())
+    format!(
+        "  {state:<16} {fd:4} {host:>15} {from:5} {:>15} {:5} {recv:5} {send:5}\n",
+        to_ip.to_string(),
+        to.port()
+    )
 }
 
 impl User {
@@ -38,7 +42,9 @@ impl User {
                 f.serial,
                 match f.forward {
                     Some(host) => line("UDP[HOST_FORWARD]", fd, host, f.guest, (0, 0)),
-                    None => line(&format!("UDP[{} sec]", f.left(self.now) / 1000), fd, f.guest, f.last, (0, 0)),
+                    None => {
+                        line(&format!("UDP[{} sec]", f.left(self.now) / 1000), fd, f.guest, f.last, (0, 0))
+                    }
                 },
             ));
         }

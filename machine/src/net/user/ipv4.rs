@@ -122,7 +122,8 @@ impl User {
         if checksum::finish(checksum::add(0, head)) != 0 {
             return;
         }
-        let (Some(src), Some(dst), Some(bits), Some(id)) = (ip4_at(p, 12), ip4_at(p, 16), be16(p, 6), be16(p, 4))
+        let (Some(src), Some(dst), Some(bits), Some(id)) =
+            (ip4_at(p, 12), ip4_at(p, 16), be16(p, 6), be16(p, 4))
         else {
             return;
         };
@@ -145,7 +146,8 @@ impl User {
     }
 
     fn ip4_packet(&mut self, whole: &[u8], ihl: usize, trusted: bool) {
-        let (Some(src), Some(dst), Some(body)) = (ip4_at(whole, 12), ip4_at(whole, 16), whole.get(ihl..)) else {
+        let (Some(src), Some(dst), Some(body)) = (ip4_at(whole, 12), ip4_at(whole, 16), whole.get(ihl..))
+        else {
             return;
         };
         let [.., ttl, protocol] = whole.get(..10).unwrap_or(&[0; 10]) else { return };

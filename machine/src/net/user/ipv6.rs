@@ -4,7 +4,9 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::link::{mac_of, MAC6};
-use super::packet::{self, be16, ip6_at, put_eth, put_ip, Head, Mac, Packet, ETH, ETHERTYPE_IP6, ICMP6, IP6, TCP, UDP};
+use super::packet::{
+    self, be16, ip6_at, put_eth, put_ip, Head, Mac, Packet, ETH, ETHERTYPE_IP6, ICMP6, IP6, TCP, UDP,
+};
 use super::{icmp, User};
 use crate::net::checksum;
 
@@ -35,7 +37,8 @@ pub(super) const ANNOUNCE: u64 = 400_000;
 /// A question for the hardware address of a guest.
 pub(super) fn solicitation(ip: Ipv6Addr) -> Vec<u8> {
     let o = ip.octets();
-    let dst = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(o[13]), u16::from_be_bytes([o[14], o[15]]));
+    let dst =
+        Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(o[13]), u16::from_be_bytes([o[14], o[15]]));
     let mut b = vec![SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
     b.extend(o);
     b.extend([1, 1]);
@@ -65,7 +68,8 @@ impl User {
     pub(super) fn ip6_input(&mut self, mac: Mac, b: &[u8], trusted: bool) {
         let (Some(len), Some(src), Some(dst)) = (be16(b, 4), ip6_at(b, 8), ip6_at(b, 24)) else { return };
         let [first, _, _, _, _, _, protocol, ttl, ..] = b else { return };
-        let (Some(body), Some(whole)) = (b.get(IP6..IP6 + usize::from(len)), b.get(..IP6 + usize::from(len))) else {
+        let (Some(body), Some(whole)) = (b.get(IP6..IP6 + usize::from(len)), b.get(..IP6 + usize::from(len)))
+        else {
             return;
         };
         if first >> 4 != 6 || src.is_multicast() || src.is_loopback() {
@@ -76,7 +80,8 @@ impl User {
             return;
         }
         self.guest_is_at(src.into(), mac);
-        let p = Packet { src: src.into(), dst: dst.into(), protocol: *protocol, ttl: *ttl, whole, body, trusted };
+        let p =
+            Packet { src: src.into(), dst: dst.into(), protocol: *protocol, ttl: *ttl, whole, body, trusted };
         match p.protocol {
             ICMP6 => self.icmp6_input(&p, dst),
             TCP if !src.is_unspecified() => self.tcp_input(&p),

@@ -75,7 +75,11 @@ impl Watch {
             Source::Tcp => Interest::READABLE | Interest::WRITABLE,
             _ => Interest::READABLE,
         };
-        self.poll.registry().register(&mut SourceFd(&fd), Token(index << SOURCE_BITS | source as usize), interest)
+        self.poll.registry().register(
+            &mut SourceFd(&fd),
+            Token(index << SOURCE_BITS | source as usize),
+            interest,
+        )
     }
 
     /// Stops watching a descriptor that stays open elsewhere.
@@ -233,7 +237,8 @@ impl User {
         // The driver left a checksum to us: memory does not garble packets, so there is nothing to check.
         let trusted = vh > 0 && frame.first().is_some_and(|f| f & 1 != 0);
         let Some(frame) = frame.get(vh..) else { return };
-        let (Some(head), Some(kind), Some(body)) = (frame.get(..12), be16(frame, 12), frame.get(ETH..)) else {
+        let (Some(head), Some(kind), Some(body)) = (frame.get(..12), be16(frame, 12), frame.get(ETH..))
+        else {
             return;
         };
         let (Ok(dst), Ok(src)) = (head[..6].try_into(), head[6..].try_into()) else { return };

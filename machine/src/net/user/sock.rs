@@ -233,7 +233,9 @@ pub(super) fn take_error(fd: &impl AsRawFd, buf: &mut [u8]) -> Option<NetError> 
         let mut c = libc::CMSG_FIRSTHDR(&raw const msg);
         while !c.is_null() {
             let kind = ((*c).cmsg_level, (*c).cmsg_type);
-            if kind == (libc::IPPROTO_IP, libc::IP_RECVERR) || kind == (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) {
+            if kind == (libc::IPPROTO_IP, libc::IP_RECVERR)
+                || kind == (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
+            {
                 let e = libc::CMSG_DATA(c).cast::<libc::sock_extended_err>().read_unaligned();
                 if matches!(e.ee_origin, libc::SO_EE_ORIGIN_ICMP | libc::SO_EE_ORIGIN_ICMP6) {
                     out.icmp = Some((e.ee_type, e.ee_code));

@@ -173,7 +173,13 @@ impl User {
         }
     }
 
-    fn udp_send(&mut self, guest: SocketAddr, seen: SocketAddr, real: SocketAddr, data: &[u8]) -> io::Result<()> {
+    fn udp_send(
+        &mut self,
+        guest: SocketAddr,
+        seen: SocketAddr,
+        real: SocketAddr,
+        data: &[u8],
+    ) -> io::Result<()> {
         let slot = match self.udp.index.get(&(guest, real.is_ipv6())) {
             Some(slot) => *slot,
             None => {
@@ -280,15 +286,8 @@ impl User {
         // The datagram as the guest sent it.
         let data = buf.get(..e.len.min(512)).unwrap_or_default();
         let udp = super::packet::udp(guest, seen, data);
-        let head = Head {
-            src: guest.ip(),
-            dst: seen.ip(),
-            protocol: UDP,
-            tos: 0,
-            ttl: 64,
-            id: 0,
-            fragment: 0,
-        };
+        let head =
+            Head { src: guest.ip(), dst: seen.ip(), protocol: UDP, tos: 0, ttl: 64, id: 0, fragment: 0 };
         let mut packet = vec![0; if seen.is_ipv4() { IP4 } else { IP6 }];
         put_ip(&mut packet, &head, udp.len());
         packet.extend(udp);

@@ -201,7 +201,8 @@ impl User {
             };
             let rest = data.get(sent..).unwrap_or_default();
             // What there is no room for is as good as lost on the way; the guest sends it again.
-            let kept = if full { 0 } else { rest.len().min((BUFFER as usize).saturating_sub(c.backlog.len())) };
+            let kept =
+                if full { 0 } else { rest.len().min((BUFFER as usize).saturating_sub(c.backlog.len())) };
             c.backlog.extend(rest.get(..kept).unwrap_or_default());
             self.tcp.backlog += kept;
             c.rcv = c.rcv.wrapping_add((sent + kept) as u32);

@@ -353,7 +353,7 @@ impl User {
             };
         }
         if self.cfg.restrict {
-            return;
+            return self.tcp_reset(p, s, 0);
         }
         if p.ttl <= 1 {
             return self.icmp_error(p, icmp::TIME_EXCEEDED, 0);
@@ -411,9 +411,13 @@ impl User {
 
     /// Answers a segment that belongs to no connection.
     fn tcp_refuse(&mut self, p: &Packet<'_>, s: &Segment<'_>) {
-        let (seq, ack, flags, window) = match s.has(ACK) {
-            true => (s.ack, 0, RST, 0),
-            false => (0, s.seq.wrapping_add(s.len()), RST | ACK, 0xffff),
+        self.tcp_reset(p, s, if s.has(ACK) { 0 } else { 0xffff });
+    }
+
+    fn tcp_reset(&mut self, p: &Packet<'_>, s: &Segment<'_>, window: u16) {
+        let (seq, ack, flags) = match s.has(ACK) {
+            true => (s.ack, 0, RST),
+            false => (0, s.seq.wrapping_add(s.len()), RST | ACK),
         };
         let f = Fields { from: s.to, to: s.from, seq, ack, flags, window };
         self.tcp_bare(p.dst, p.src, &f);
@@ -425,7 +429,9 @@ impl User {
         segment::put(&mut b, f, HEADER);
         let sum = checksum::finish(checksum::add(packet::pseudo(src, dst, TCP, HEADER), &b));
         b[16..18].copy_from_slice(&sum.to_be_bytes());
-        self.link.send_ip(src, dst, TCP, 0, if dst.is_ipv4() { 64 } else { 255 }, &b);
+        // As QEMU: what belongs to no connection travels as far as it can.
+        let ttl = if dst.is_ipv4() && f.window != 0 { 64 } else { 255 };
+        self.link.send_ip(src, dst, TCP, 0, ttl, &b);
     }
 
     /// Ends a connection on both sides.

@@ -279,7 +279,8 @@ impl User {
         let offload = self.link.guest.csum;
         let segment = buf.get_mut(tcp_at..total)?;
         // With offload the field holds the sum of the pseudo header, not its complement.
-        let sum = if offload { !checksum::finish(sum) } else { checksum::finish(checksum::add(sum, segment)) };
+        let sum =
+            if offload { !checksum::finish(sum) } else { checksum::finish(checksum::add(sum, segment)) };
         segment.get_mut(FIELD..FIELD + 2)?.copy_from_slice(&sum.to_be_bytes());
         packet::put_ip(buf.get_mut(ip_at..)?, ip, body);
         let kind = if ip.dst.is_ipv4() { ETHERTYPE_IP4 } else { ETHERTYPE_IP6 };
@@ -364,8 +365,7 @@ impl User {
         }
         let window = c.offer(allowed);
         let (src, dst) = (c.remote, c.guest);
-        let f =
-            Fields { from: src.port(), to: dst.port(), seq: c.nxt, ack: c.rcv, flags: ACK, window };
+        let f = Fields { from: src.port(), to: dst.port(), seq: c.nxt, ack: c.rcv, flags: ACK, window };
         self.tcp_bare(src.ip(), dst.ip(), &f);
     }
 }
