@@ -144,6 +144,11 @@ pub fn numbers(f: &[u8]) -> Option<(u32, u32)> {
     Some((n(at + 4)?, n(at + 8)?))
 }
 
+/// A question of the network where the guest is: who asks when is not compared.
+pub fn is_solicitation(f: &[u8]) -> bool {
+    be(f, 12) == 0x86dd && f.get(20) == Some(&58) && f.get(54) == Some(&135)
+}
+
 /// A frame in words. Left out: what must differ (packet numbers, first sequence numbers, ports of the host) and what this
 /// program does on purpose (window scaling, who sends an error message).
 pub fn describe(f: &[u8], host_port: u16, first: u32) -> String {

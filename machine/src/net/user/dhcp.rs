@@ -15,7 +15,8 @@ const LEASE_TIME: u32 = 86400;
 const COOKIE: [u8; 4] = [0x63, 0x82, 0x53, 0x63];
 /// Length of a reply without IP and UDP headers (what fits into the smallest datagram that everybody must take).
 const REPLY_LEN: usize = 548;
-const LOW_DELAY: u8 = 0x10;
+/// Type of service of the gateway's own answers.
+pub(super) const LOW_DELAY: u8 = 0x10;
 /// Where options start: fixed fields and cookie.
 const OPTIONS: usize = 240;
 

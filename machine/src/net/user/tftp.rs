@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 
+use super::dhcp::LOW_DELAY;
 use super::packet::be16;
 use super::User;
 
@@ -103,7 +104,7 @@ impl User {
             _ => None,
         };
         if let Some(r) = reply {
-            self.link.send_udp(server, client, 0, &r);
+            self.link.send_udp(server, client, LOW_DELAY, &r);
         }
     }
 

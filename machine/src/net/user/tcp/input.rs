@@ -3,7 +3,7 @@
 use std::io;
 
 use super::segment::{before, Segment, ACK, FIN, RST, SYN};
-use super::{own_mss, Conn, State, BUFFER, MAX_BACKLOG, RTO};
+use super::{own_mss, Conn, State, BUFFER, MAX_BACKLOG, MAX_FLIGHT, MIN_FLIGHT, RTO};
 use crate::net::user::packet::Packet;
 use crate::net::user::{sock, User};
 
@@ -33,6 +33,8 @@ impl Conn {
                 if self.una == self.max {
                     // A closed window: something that the guest must answer.
                     self.ack_due = true;
+                } else {
+                    self.flight = (self.flight / 2).max(MIN_FLIGHT);
                 }
                 self.nxt = self.una;
                 if self.fin.is_some_and(|f| !before(f, self.nxt)) {
@@ -72,6 +74,7 @@ impl Conn {
             self.fin_acked = true;
         }
         self.una = s.ack;
+        self.flight = (self.flight + u32::from(self.mss)).min(MAX_FLIGHT);
         if before(self.nxt, self.una) {
             self.nxt = self.una;
         }
@@ -165,7 +168,8 @@ impl User {
         }
         c.irs = s.seq;
         c.rcv = s.seq.wrapping_add(1);
-        c.edge = c.rcv;
+        // Our SYN offered this much.
+        c.edge = c.rcv.wrapping_add(0xffff);
         c.guest_says(s);
         c.open();
         c.readable = true;

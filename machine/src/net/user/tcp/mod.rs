@@ -2,8 +2,8 @@
 //!
 //! To the guest: data is read from the host socket with `MSG_PEEK` straight into the frame, and taken out of the socket when
 //! the guest acknowledged it. The socket's buffer is thus the retransmission buffer, and its window is closed to the far
-//! end when the guest does not read. The wire to the guest loses nothing but in accidents, so there is no congestion
-//! window; after a loss everything not acknowledged is sent again.
+//! end when the guest does not read. The wire to the guest loses nothing but in accidents: after a
+//! loss everything not acknowledged is sent again, and less is under way for a while.
 //!
 //! From the guest: data goes to the host socket at once. What the socket does not take waits in a buffer as large as the
 //! window that was offered. Segments out of order are dropped (the guest sends them again).
@@ -32,14 +32,18 @@ const BUFFER: u32 = 256 * 1024;
 const MAX_BACKLOG: usize = 64 << 20;
 /// Most bytes on their way to the guest.
 const MAX_FLIGHT: u32 = 512 * 1024;
+/// The same after losses, at the least.
+const MIN_FLIGHT: u32 = 32 * 1024;
 /// Shift of windows offered.
 const SHIFT: u8 = 7;
 /// First wait before something is sent again, in milliseconds; doubles each time.
-const RTO: u64 = 1000;
+const RTO: u64 = 250;
+/// The same for a connection that the guest has not answered yet.
+const SYN_RTO: u64 = 1000;
 /// The longest.
 const MAX_RTO: u64 = 60_000;
 /// Times that data is sent again before the guest is given up.
-const MAX_RETRIES: u32 = 10;
+const MAX_RETRIES: u32 = 20;
 /// Times that a connection from outside is offered to the guest (75 seconds in all).
 const MAX_SYN_RETRIES: u32 = 5;
 /// Largest segment with offload, below what an IP packet can carry.
@@ -86,6 +90,8 @@ pub(super) struct Conn {
     window: u32,
     shift: u8,
     mss: u16,
+    /// Most bytes on their way now: fewer after a loss, growing with each acknowledgement.
+    flight: u32,
     /// Acknowledged bytes that are still in the host socket.
     taken: u32,
     /// Number that the next peek reads, if the kernel keeps it.
@@ -300,6 +306,7 @@ impl User {
             window: 0,
             shift: 0,
             mss: 536,
+            flight: MAX_FLIGHT,
             taken: 0,
             peek_at: Some(iss.wrapping_add(1)),
             readable: false,
@@ -353,7 +360,7 @@ impl User {
             };
         }
         if self.cfg.restrict {
-            return;
+            return self.tcp_reset(p, s, 0);
         }
         if p.ttl <= 1 {
             return self.icmp_error(p, icmp::TIME_EXCEEDED, 0);
@@ -411,9 +418,13 @@ impl User {
 
     /// Answers a segment that belongs to no connection.
     fn tcp_refuse(&mut self, p: &Packet<'_>, s: &Segment<'_>) {
-        let (seq, ack, flags, window) = match s.has(ACK) {
-            true => (s.ack, 0, RST, 0),
-            false => (0, s.seq.wrapping_add(s.len()), RST | ACK, 0xffff),
+        self.tcp_reset(p, s, if s.has(ACK) { 0 } else { 0xffff });
+    }
+
+    fn tcp_reset(&mut self, p: &Packet<'_>, s: &Segment<'_>, window: u16) {
+        let (seq, ack, flags) = match s.has(ACK) {
+            true => (s.ack, 0, RST),
+            false => (0, s.seq.wrapping_add(s.len()), RST | ACK),
         };
         let f = Fields { from: s.to, to: s.from, seq, ack, flags, window };
         self.tcp_bare(p.dst, p.src, &f);
@@ -425,7 +436,9 @@ impl User {
         segment::put(&mut b, f, HEADER);
         let sum = checksum::finish(checksum::add(packet::pseudo(src, dst, TCP, HEADER), &b));
         b[16..18].copy_from_slice(&sum.to_be_bytes());
-        self.link.send_ip(src, dst, TCP, 0, if dst.is_ipv4() { 64 } else { 255 }, &b);
+        // As QEMU: what belongs to no connection travels as far as it can.
+        let ttl = if dst.is_ipv4() && f.window != 0 { 64 } else { 255 };
+        self.link.send_ip(src, dst, TCP, 0, ttl, &b);
     }
 
     /// Ends a connection on both sides.
@@ -483,7 +496,8 @@ impl User {
                     self.tcp_abort(slot);
                     continue;
                 }
-                c.deadline = Some(now + (RTO << c.retries.min(6)).min(MAX_RTO));
+                let first = if c.state == State::Open { RTO } else { SYN_RTO };
+                c.deadline = Some(now + (first << c.retries.min(8)).min(MAX_RTO));
                 c.send_again();
                 self.tcp.wake(slot);
             }

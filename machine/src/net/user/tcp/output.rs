@@ -3,7 +3,7 @@
 use std::io;
 
 use super::segment::{self, before, Fields, ACK, FIN, HEADER, PSH, SYN};
-use super::{ip_head, own_mss, Conn, State, MAX_FLIGHT, MAX_OFFLOAD, RTO};
+use super::{ip_head, own_mss, Conn, State, MAX_OFFLOAD, RTO, SYN_RTO};
 use crate::net::checksum;
 use crate::net::user::packet::{self, head_len, ETH, ETHERTYPE_IP4, ETHERTYPE_IP6, TCP};
 use crate::net::user::{sock, User};
@@ -61,7 +61,7 @@ impl Reader<'_> {
 impl Conn {
     /// Bytes that may be sent now.
     fn room(&self) -> u32 {
-        self.window.min(MAX_FLIGHT).saturating_sub(self.nxt.wrapping_sub(self.una))
+        self.window.min(self.flight).saturating_sub(self.nxt.wrapping_sub(self.una))
     }
 
     /// Whether sending waits for a larger window (small pieces waste frames).
@@ -331,10 +331,10 @@ impl User {
         c.max = c.iss.wrapping_add(1);
         c.nxt = c.max;
         if c.deadline.is_none() {
-            c.deadline = Some(now + RTO);
+            c.deadline = Some(now + SYN_RTO);
         }
         let (ip, guest, own) = (ip_head(c, id), c.guest.ip(), usize::from(c.mss));
-        self.due(now + RTO);
+        self.due(now + SYN_RTO);
         let ip_at = self.link.header + ETH;
         let tcp_at = self.link.header + head_len(guest);
         let len = HEADER + options.len();
@@ -349,9 +349,9 @@ impl User {
         let c = self.tcp.conns.get_mut(slot)?.as_mut()?;
         let ip = c.guest.ip();
         if c.deadline.is_none() {
-            c.deadline = Some(now + RTO);
+            c.deadline = Some(now + SYN_RTO);
         }
-        self.due(now + RTO);
+        self.due(now + SYN_RTO);
         self.link.ask(ip);
         None
     }

@@ -107,7 +107,7 @@ pub(super) fn put(b: &mut [u8], f: &Fields, len: usize) {
     b[2..4].copy_from_slice(&f.to.to_be_bytes());
     b[4..8].copy_from_slice(&f.seq.to_be_bytes());
     b[8..12].copy_from_slice(&f.ack.to_be_bytes());
-    b[12] = (len / 4 << 4) as u8;
+    b[12] = ((len / 4) << 4) as u8;
     b[13] = f.flags;
     b[14..16].copy_from_slice(&f.window.to_be_bytes());
     b[16..20].fill(0);
