@@ -23,6 +23,8 @@ pub struct Images {
     pub rom: PathBuf,
     /// 64 KiB firmware whose first instructions write 0x10 to port 0xf4.
     pub tiny: PathBuf,
+    /// 64 KiB firmware that tries the corners of 32-bit protected mode and prints what happens.
+    pub sys32: PathBuf,
     /// 64 KiB firmware that halts at once.
     pub halt: PathBuf,
     /// Boot sector disks of 2 MiB: leave by isa-debug-exit, by soft-off, by keyboard controller reset.
@@ -83,6 +85,7 @@ fn build() -> Res<Images> {
         bzimage: p("guest.bzimage"),
         rom: p("guest.rom"),
         tiny: p("tiny.rom"),
+        sys32: p("sys32.rom"),
         halt: p("halt.rom"),
         boot: [p("boot-exit.img"), p("boot-off.img"), p("boot-reset.img")],
     };
@@ -148,12 +151,29 @@ fn build_in(dir: &Path) -> Res<()> {
     flat(dir, &s("setup.S"), "guest.bzimage", ".setup", &[&payload])?;
     flat(dir, &s("tiny.S"), "tiny.rom", ".rom", &[])?;
     flat(dir, &s("tiny.S"), "halt.rom", ".rom", &["-DHALT"])?;
+    sys32(dir, &s)?;
     for (end, name) in
         [("-DEND=1", "boot-exit.img"), ("-DEND=2", "boot-off.img"), ("-DEND=3", "boot-reset.img")]
     {
         flat(dir, &s("bootsect.S"), name, ".boot", &[end])?;
     }
     Ok(())
+}
+
+/// The 32-bit firmware.
+fn sys32(dir: &Path, s: &dyn Fn(&str) -> String) -> Res<()> {
+    let flags = "-m32 -ffreestanding -nostdlib -static -mgeneral-regs-only -fno-pic -fno-pie -O1 -fno-stack-protector \
+        -fcf-protection=none -fno-asynchronous-unwind-tables -fno-tree-loop-distribute-patterns -fno-builtin -Wall -Werror \
+        -Wl,--build-id=none,-z,noexecstack,--no-warn-rwx-segments";
+    let elf = dir.join("sys32.elf").to_string_lossy().into_owned();
+    let mut a: Vec<String> = flags.split_whitespace().map(str::to_owned).collect();
+    a.extend([format!("-Wl,-T,{}", s("sys32.ld")), "-o".into(), elf.clone(), s("sys32.S"), s("sys32.c")]);
+    run("gcc", &a)?;
+    let image = dir.join("sys32.rom").to_string_lossy().into_owned();
+    let keep = "-O binary -j .text -j .reset --gap-fill 0xff --pad-to 0x100000";
+    let mut a: Vec<String> = keep.split_whitespace().map(str::to_owned).collect();
+    a.extend([elf, image]);
+    run("objcopy", &a)
 }
 
 /// Assembles one file and keeps one section of it as a flat image.
@@ -194,7 +214,7 @@ mod tests {
         assert_eq!((&bz[0x202..0x206], bz[0x1f1], bz[0x200]), (b"HdrS".as_slice(), 3, 0xeb));
         let start = &bz[0x800..0x808];
         assert_eq!(start, &read(&i.rom)[..8], "both packages hold the same program");
-        for rom in [&i.rom, &i.tiny, &i.halt] {
+        for rom in [&i.rom, &i.tiny, &i.halt, &i.sys32] {
             assert_eq!(read(rom).len(), 65536, "{rom:?}");
         }
         assert!(read(&i.pvh).starts_with(b"\x7fELF"));

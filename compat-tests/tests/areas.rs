@@ -33,4 +33,4 @@ macro_rules! areas {
     };
 }
 
-areas! { help errors cmdlines qmp schema qom pci firmware guests hardware boot usernet }
+areas! { help errors cmdlines qmp schema qom pci firmware guests hardware processor boot usernet }

@@ -122,12 +122,12 @@ static u64 hash(u64 n)
     u32 seed = 7, found = 0;
     while (n--) {
         seed = seed * 1664525 + 1013904223;
-        u32 k = seed >> 19, i = (k * 2654435761u) >> 19;
+        u32 k = seed >> 19 | 1, i = (k * 2654435761u) >> 19;
         while (key[i] && key[i] != k)
             i = (i + 1) & 8191;
         found += key[i] == k;
         if (!key[i] && (n & 3) == 0)
-            key[i] = k | 1;
+            key[i] = k;
     }
     return found;
 }

@@ -7,6 +7,7 @@ pub mod firmware;
 pub mod guests;
 pub mod help;
 pub mod machines;
+pub mod processor;
 pub mod rewrite;
 pub mod schema;
 pub mod trees;
@@ -84,6 +85,11 @@ pub const AREAS: &[Area] = &[
         name: "hardware",
         about: "CPUID, MSRs, PCI, fw_cfg and ACPI as a guest sees them",
         run: guests::hardware,
+    },
+    Area {
+        name: "processor",
+        about: "the software CPU: corners of protected mode, CPUID and warnings of several models",
+        run: processor::run,
     },
     Area { name: "boot", about: "SeaBIOS and GRUB under KVM: text and screen", run: boot::run },
     Area {

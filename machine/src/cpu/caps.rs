@@ -97,10 +97,12 @@ impl Caps {
         let avx = features.has("avx");
         features.0[w::XCR0_LO] = if avx { 7 } else { 3 };
         features.0[w::X1_EDX] |= features.0[w::L1_EDX] & AMD_ALIASES;
+        // Where XSAVE puts the upper halves of the vector registers: 256 bytes at 576.
+        let ymm = Leaf { function: 0xd, index: 2, flags: 1, regs: [256, 576, 0, 0] };
         Self {
             kind: CapsKind::Tcg,
             features,
-            leaves: Vec::new(),
+            leaves: if avx { vec![ymm] } else { Vec::new() },
             host: HostCpu { phys_bits: 40, ..HostCpu::default() },
             ucode_rev: None,
         }

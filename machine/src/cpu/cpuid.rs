@@ -98,6 +98,10 @@ impl Builder<'_> {
             let regs = [self.word(w::KVM), 0, 0, self.word(w::KVM_HINTS)];
             self.out.push(Leaf { function: 0x4000_0001, index: 0, flags: 0, regs });
         }
+        if self.i.caps.kind == CapsKind::Tcg && self.i.props.on("tcg-cpuid") {
+            let [b, c, d] = words12(*b"TCGTCGTCGTCG");
+            self.plain(0x4000_0000, [0x4000_0001, b, c, d]);
+        }
     }
 
     fn timing(&mut self) {

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::cpu::Cpu;
+use crate::cpu::{mode, Cpu};
 use crate::exec::decode::{decode_block, Decoded};
 use crate::exec::Op;
 use crate::fault::R;
@@ -307,7 +307,8 @@ impl Cpu {
             let mut buf = [0u8; MAX_OPS * 15];
             let n = in_page.min(buf.len());
             copy_guest(host, &mut buf[..n]);
-            let d = match decode_block(self, &buf[..n], MAX_OPS) {
+            let most = if self.mode & mode::SINGLE != 0 { 1 } else { MAX_OPS };
+            let d = match decode_block(self, &buf[..n], most) {
                 Decoded::Ops(d) => d,
                 // The first instruction runs over the page's end.
                 Decoded::Short => return self.crossing_block(lin, host, n, slot, class),

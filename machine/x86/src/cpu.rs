@@ -24,6 +24,8 @@ pub mod mode {
     pub const TS: u32 = 64;
     pub const MP: u32 = 128;
     pub const OSFXSR: u32 = 256;
+    /// A block of one instruction: interrupts are looked at after it.
+    pub const SINGLE: u32 = 2048;
     /// 32-bit code whose CS, SS, DS and ES are all of the 4 GiB from 0, without LMA.
     pub const FLAT: u32 = 1024;
     /// AVX state enabled in XCR0 and CR4.OSXSAVE set.

@@ -86,11 +86,22 @@ impl Model {
         if let Some(l) = exact(leaf) {
             return l.regs;
         }
+        match leaf {
+            // A level of the topology that does not exist still has its number and the APIC id.
+            0xb | 0x1f => {
+                let first = self.leaves.iter().find(|x| x.leaf == leaf);
+                if let Some(l) = first {
+                    return [0, 0, sub & 0xff, l.regs[3]];
+                }
+            }
+            0x4000_0000 | 0x4000_0001 => return [0; 4],
+            _ => {}
+        }
         let max = self.leaves.iter().find(|x| x.leaf == leaf & 0xc000_0000).map_or(0, |x| x.regs[0]);
         if leaf <= max {
             return [0; 4];
         }
-        let top = self.leaves.first().map_or(0, |x| x.regs[0]);
+        let top = self.leaves.iter().find(|x| x.leaf == 0).map_or(0, |x| x.regs[0]);
         exact(top).map_or([0; 4], |l| l.regs)
     }
 

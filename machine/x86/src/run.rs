@@ -2,7 +2,7 @@
 
 use crate::block::Block;
 use crate::bus::{Bus, Request, RunControl};
-use crate::cpu::{Cpu, Exit};
+use crate::cpu::{mode, Cpu, Exit};
 use crate::exec::Next;
 use crate::fault::{Exception, Fault};
 use crate::seg::intr::Source;
@@ -17,6 +17,7 @@ impl Cpu {
     pub fn run(&mut self, bus: &dyn Bus) -> Exit {
         // SAFETY: the reference is dropped from `self` before this function returns, so it never outlives `bus`.
         self.bus = Some(unsafe { std::mem::transmute::<&dyn Bus, &'static dyn Bus>(bus) });
+        crate::fp::clean_host();
         let r = self.run_inner();
         let _ = self.mxcsr_now();
         self.bus = None;
@@ -36,6 +37,7 @@ impl Cpu {
     /// `None` when it completed normally.
     pub fn step_one(&mut self, bus: &dyn Bus) -> Option<Exit> {
         self.with_bus(bus, |cpu| {
+            crate::fp::clean_host();
             if !cpu.step() {
                 return Some(Exit::Shutdown);
             }
@@ -49,14 +51,15 @@ impl Cpu {
             if let Some(e) = self.events(&ctl) {
                 return e;
             }
-            if self.inhibit || self.rf & rflags::TF != 0 || self.breaks_on_code() {
-                self.inhibit = false;
+            let inhibit = std::mem::take(&mut self.inhibit);
+            if self.rf & rflags::TF != 0 || self.breaks_on_code() {
                 if !self.step() {
                     return Exit::Shutdown;
                 }
                 continue;
             }
-            if !self.blocks(&ctl) {
+            let fine = if inhibit { self.one_instruction() } else { self.blocks(&ctl) };
+            if !fine {
                 return Exit::Shutdown;
             }
         }
@@ -104,6 +107,31 @@ impl Cpu {
                 }
             }
         }
+    }
+
+    /// Executes one instruction from the cache, after which events are looked at again. False: triple fault.
+    fn one_instruction(&mut self) -> bool {
+        self.rf &= !rflags::RF;
+        self.mode |= mode::SINGLE;
+        let found = self.find_block();
+        self.mode &= !mode::SINGLE;
+        let Ok(b) = found else {
+            self.blk = std::ptr::null();
+            return self.deliver_fault();
+        };
+        self.blk = b;
+        // No other block may follow.
+        self.budget = 0;
+        // SAFETY: as in `blocks`.
+        let (count, op) = unsafe { ((*b).count, &*(*b).ops) };
+        self.icount += u64::from(count);
+        if (op.f)(self, op) != Next::Fault {
+            return true;
+        }
+        if self.exc.vector == Exception::RETRY {
+            return self.step();
+        }
+        self.deliver_fault()
     }
 
     /// Executes exactly one instruction. False: triple fault.

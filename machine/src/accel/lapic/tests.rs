@@ -104,6 +104,8 @@ fn start_up_messages() {
 fn the_8259_comes_through_lint0() {
     let (b, _) = bus(2);
     b.set_pic(true);
+    assert_eq!(b.pending(0), 0, "masked at reset");
+    assert_eq!(b.write(0, 0x350, 0x700), None);
     assert_eq!(b.pending(0), pending::PIC);
     assert_eq!(b.pending(1), 0);
     assert_eq!(b.write(0, 0x350, 0x1_0700), None);

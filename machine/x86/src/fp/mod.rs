@@ -33,6 +33,8 @@ mod strings;
 mod x87;
 mod x87_ops;
 
+pub(crate) use x87_ops::clean_host;
+
 #[cfg(test)]
 mod tests;
 
@@ -91,6 +93,20 @@ impl Cpu {
         set_host_mxcsr(DEFAULT);
         self.fp_flags(flags)?;
         Ok(v)
+    }
+
+    /// Whether an operation that may set exception flags can run on the registers themselves: nothing is unmasked and the
+    /// host's control bits are the guest's.
+    #[inline(always)]
+    pub(crate) fn fp_in_place(&mut self) -> bool {
+        if self.mxcsr & CONTROL != DEFAULT {
+            return false;
+        }
+        if !self.mxcsr_live {
+            set_host_mxcsr(self.mxcsr);
+            self.mxcsr_live = true;
+        }
+        true
     }
 
     /// As [`Cpu::fp_value`], for one that changes register `d`.

@@ -86,14 +86,20 @@ impl Cpu {
 }
 
 fn sse_body<T: Sse>(cpu: &mut Cpu, op: &Op) -> R<()> {
-    let s = cpu.vector_rm(op, 1, T::MEM, true)?;
+    let mem;
+    let s: *const Ymm = if op.has(Op::MEM) {
+        mem = cpu.vector_mem(op, T::MEM, true)?;
+        &mem
+    } else {
+        &cpu.ymm[op.r[1] as usize & 15]
+    };
     let d = op.r[0] as usize & 15;
-    if T::FP {
+    if T::FP && !cpu.fp_in_place() {
         // SAFETY: both are registers.
-        return cpu.fp_vector(d, |d| unsafe { T::run(d, &s) });
+        return cpu.fp_vector(d, |d| unsafe { T::run(d, s) });
     }
     // SAFETY: both are registers.
-    unsafe { T::run(&mut cpu.ymm[d], &s) };
+    unsafe { T::run(cpu.ymm.as_mut_ptr().add(d), s) };
     Ok(())
 }
 
@@ -107,7 +113,7 @@ fn vex_body<T: Vex>(cpu: &mut Cpu, op: &Op) -> R<()> {
     let b = cpu.vector_rm(op, T::OPERANDS - 1, T::MEM, false)?;
     let a = cpu.ymm[op.r[1] as usize & 15];
     let d = op.r[0] as usize & 15;
-    if T::FP {
+    if T::FP && !cpu.fp_in_place() {
         // SAFETY: all are registers.
         return cpu.fp_vector(d, |d| unsafe { T::run(d, &a, &b) });
     }
