@@ -69,7 +69,8 @@ fn memtest_reaches_its_screen() {
         eprintln!("no /dev/kvm or no {MEMTEST} (Debian package memtest86+): skipped");
         return;
     }
-    let args = |accel: &str| format!("-accel {accel} -m 64 -nodefaults -vga std -display none -kernel {MEMTEST}");
+    let args =
+        |accel: &str| format!("-accel {accel} -m 64 -nodefaults -vga std -display none -kernel {MEMTEST}");
     let mut vm = Vm::start(&Bin::ours(), &args("kvm")).unwrap();
     wait(|| {
         let text = screen(&mut vm)?;

@@ -528,8 +528,7 @@ impl Accel for KvmAccel {
     fn set_debug(&mut self, index: usize, debug: &GuestDebug) -> bool {
         let Some(control) = self.control.clone() else { return false };
         let debug = *debug;
-        let set =
-            move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| v.set_debug(&debug));
+        let set = move |v: &mut dyn Any| v.downcast_mut::<KvmVcpu>().is_some_and(|v| v.set_debug(&debug));
         control.run_on(index, set).unwrap_or(false)
     }
 

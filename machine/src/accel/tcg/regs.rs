@@ -16,8 +16,7 @@ fn segment(s: &Segment) -> SegmentReg {
 }
 
 /// Numbers that instructions have for rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp; the others have their own.
-const ORDER: [usize; 8] =
-    [gpr::RAX, gpr::RBX, gpr::RCX, gpr::RDX, gpr::RSI, gpr::RDI, gpr::RBP, gpr::RSP];
+const ORDER: [usize; 8] = [gpr::RAX, gpr::RBX, gpr::RCX, gpr::RDX, gpr::RSI, gpr::RDI, gpr::RBP, gpr::RSP];
 
 /// Sets the general registers, rip and rflags.
 pub fn set_general(c: &mut Cpu, r: &CpuRegs) {

@@ -32,6 +32,7 @@ use rqemu_x86::state::rflags;
 use rqemu_x86::{Cpu, Exit, Model};
 
 use self::bus::AssistBus;
+use self::events::Taken;
 use self::state::TscOffset;
 use super::user_irq::UserIrqs;
 use super::vcpu::KvmVcpu;
@@ -258,9 +259,7 @@ impl KvmVcpu {
         }
         // Exceptions that KVM adds to its exits are none of the guest's: #UD to a failure, #DB to a step.
         let stepped = a.stepping;
-        let own = |e: &state::Event| {
-            !e.interrupt && (failed && e.vector == 6 || stepped && e.vector == 1)
-        };
+        let own = |e: &state::Event| !e.interrupt && (failed && e.vector == 6 || stepped && e.vector == 1);
         let delivered = match event.filter(|e| !own(e)) {
             Some(e) => a.cpu.inject(&*a.bus.clone(), e.vector, e.error, e.interrupt),
             None => true,
@@ -294,7 +293,20 @@ impl KvmVcpu {
                 continue;
             }
             a.step_kvm(fd, false);
-            let Some(e) = events::take(&mut a.cpu, fd, irqs, index, shared) else { break };
+            let event = match events::take(&mut a.cpu, fd, irqs, index, shared) {
+                Taken::Event(e) => Some(e),
+                Taken::Moved => {
+                    a.cpu.resync();
+                    state::load(&mut a.cpu, &a.bus, fd, &mut a.tsc)?.filter(|e| e.interrupt)
+                }
+                Taken::Nothing => None,
+            };
+            if fd.get_mp_state().is_ok_and(|m| m.mp_state != KVM_MP_STATE_RUNNABLE) && kernel_apic {
+                break;
+            }
+            // What KVM has there is either taken now, or its own.
+            state::store(&mut a.cpu, &a.bus, fd)?;
+            let Some(e) = event else { continue };
             if !a.cpu.inject(&*a.bus.clone(), e.vector, e.error, e.interrupt) {
                 exit = Exit::Shutdown;
                 state::store(&mut a.cpu, &a.bus, fd)?;

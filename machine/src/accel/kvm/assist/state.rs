@@ -72,12 +72,7 @@ const YMM_HIGH: usize = 576;
 
 /// Loads the state. Returns what KVM had begun to deliver.
 #[allow(clippy::option_option)]
-pub(super) fn load(
-    c: &mut Cpu,
-    bus: &AssistBus,
-    fd: &VcpuFd,
-    tsc: &mut TscOffset,
-) -> Option<Option<Event>> {
+pub(super) fn load(c: &mut Cpu, bus: &AssistBus, fd: &VcpuFd, tsc: &mut TscOffset) -> Option<Option<Event>> {
     let (r, s) = (fd.get_regs().ok()?, fd.get_sregs().ok()?);
     c.halted = false;
     let order = [
