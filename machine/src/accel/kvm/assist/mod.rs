@@ -63,6 +63,8 @@ pub struct Helper {
     pub vm: Arc<VmFd>,
     /// Which pages have decoded code.
     pub code: Arc<CodeMap>,
+    /// All interrupt controllers and the timer are KVM's.
+    pub kernel_chips: bool,
     /// CPUID table of this vCPU.
     pub leaves: Vec<kvm_bindings::kvm_cpuid_entry2>,
     /// Makes the software CPU leave its run, once it exists.
@@ -104,7 +106,7 @@ impl Assist {
         let _ = helper.word.set(word.clone());
         Self {
             cpu,
-            bus: Arc::new(AssistBus::new(shared, word, fd)),
+            bus: Arc::new(AssistBus::new(shared, word, fd, helper.kernel_chips)),
             vm: helper.vm.clone(),
             tsc: TscOffset::default(),
             run: 1,
