@@ -37,6 +37,10 @@ pub trait Bus: Sync {
     fn elsewhere(&self, _addr: u64) -> bool {
         false
     }
+    /// Likewise for ports.
+    fn port_elsewhere(&self, _port: u16) -> bool {
+        false
+    }
     /// AND-mask for physical addresses; all ones when A20 is enabled.
     fn a20_mask(&self) -> u64 {
         u64::MAX

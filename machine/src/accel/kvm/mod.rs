@@ -240,6 +240,7 @@ impl KvmAccel {
         v.helper = self.assist.then(|| assist::Helper {
             vm: self.vm.clone(),
             code: self.code.clone(),
+            kernel_chips: self.irqchip == IrqChip::Kernel,
             leaves: c.cpuid.as_slice().to_vec(),
             word: Arc::default(),
         });

@@ -2,12 +2,15 @@
 
 use super::{fail, Int, Next, Op};
 use crate::cpu::Cpu;
-use crate::fault::R;
+use crate::fault::{Exception, R};
 use crate::state::gpr;
 
 impl Cpu {
     /// IOPL and the TSS permission bitmap; #GP(0).
     pub(crate) fn check_io(&mut self, port: u16, size: u8) -> R<()> {
+        if self.assisting && self.bus().port_elsewhere(port) {
+            return self.raise(Exception::new(Exception::LEAVE));
+        }
         self.check_io_allowed(port, size)?;
         if self.dr[7] & 0xff != 0 {
             self.note_io(port, size);

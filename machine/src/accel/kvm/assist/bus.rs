@@ -21,6 +21,8 @@ pub(super) struct AssistBus {
     pub apic: AtomicU64,
     /// Task priority.
     pub cr8: AtomicU64,
+    /// KVM has all the interrupt controllers, and the timer.
+    kernel_chips: bool,
     /// KVM's vCPU, whose other MSRs are used; its own thread runs this processor.
     vcpu: RawFd,
     /// One of those was written: the state is to be loaded anew.
@@ -41,10 +43,10 @@ const KVM_GET_MSRS: libc::c_ulong = 0xc008_ae88;
 const KVM_SET_MSRS: libc::c_ulong = 0x4008_ae89;
 
 impl AssistBus {
-    pub fn new(shared: Arc<Shared>, word: Arc<RunControl>, vcpu: RawFd) -> Self {
+    pub fn new(shared: Arc<Shared>, word: Arc<RunControl>, vcpu: RawFd, kernel_chips: bool) -> Self {
         let maps = ArcSwap::new(shared.maps.load_full());
         let (apic, cr8) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
-        Self { shared, maps, word, apic, cr8, vcpu, reload: AtomicBool::new(false) }
+        Self { shared, maps, word, apic, cr8, kernel_chips, vcpu, reload: AtomicBool::new(false) }
     }
 
     fn msr(&self, request: libc::c_ulong, index: u32, data: u64) -> Option<u64> {
@@ -113,7 +115,13 @@ impl Bus for AssistBus {
     }
 
     fn elsewhere(&self, addr: u64) -> bool {
-        addr == self.apic.load(Ordering::Relaxed)
+        const IOAPIC: u64 = 0xfec0_0000;
+        addr == self.apic.load(Ordering::Relaxed) || self.kernel_chips && addr == IOAPIC
+    }
+
+    fn port_elsewhere(&self, port: u16) -> bool {
+        // The two 8259, the 8254 and its gate, and the triggers of interrupts.
+        self.kernel_chips && matches!(port, 0x20 | 0x21 | 0xa0 | 0xa1 | 0x40..=0x43 | 0x61 | 0x4d0 | 0x4d1)
     }
 
     fn tsc(&self) -> u64 {

@@ -53,17 +53,20 @@ pub(super) fn let_kicks_through(fd: &VcpuFd) {
     let _ = unsafe { libc::ioctl(fd.as_raw_fd(), KVM_SET_SIGNAL_MASK, &raw const mask) };
 }
 
-/// Takes the interrupt that the guest (whose state was stored) can take now from its controller. `None`: there is none, or
-/// only KVM can deliver it.
-pub(super) fn take(
-    cpu: &mut Cpu,
-    fd: &mut VcpuFd,
-    irqs: &UserIrqs,
-    index: usize,
-    shared: &Shared,
-) -> Option<Event> {
+/// What [`take`] found.
+pub(super) enum Taken {
+    /// To be delivered.
+    Event(Event),
+    /// Nothing that the guest can take now.
+    Nothing,
+    /// KVM has executed some of the guest: its state is to be loaded anew.
+    Moved,
+}
+
+/// Takes the interrupt that the guest (whose state was stored) can take now from its controller.
+pub(super) fn take(cpu: &mut Cpu, fd: &mut VcpuFd, irqs: &UserIrqs, index: usize, shared: &Shared) -> Taken {
     if let UserIrqs::User(bus) = irqs {
-        let outer = |vector| Some(Event { vector, error: None, interrupt: true });
+        let outer = |vector| Taken::Event(Event { vector, error: None, interrupt: true });
         if bus.take(index, pending::NMI) != 0 {
             cpu.nmi_masked = true;
             return outer(2);
@@ -71,7 +74,7 @@ pub(super) fn take(
         return match bus.acknowledge(index) {
             Some(v) => outer(v),
             None if bus.pending(index) & pending::PIC != 0 => outer(shared.lock().acknowledge_pic()),
-            None => None,
+            None => Taken::Nothing,
         };
     }
     // With a signal waiting, KVM chooses the event and acknowledges it, but does not enter the guest: the event is to be
@@ -89,11 +92,14 @@ pub(super) fn take(
         libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const now);
     }
     block_kick(libc::SIG_UNBLOCK);
-    if !interrupted {
-        return None;
+    if !interrupted || fd.get_regs().is_ok_and(|r| r.rip != cpu.rip) {
+        return Taken::Moved;
     }
-    // An exception would be the #DB of a step.
-    event(cpu, &fd.get_vcpu_events().ok()?).filter(|e| e.interrupt)
+    let found = fd.get_vcpu_events().ok().and_then(|e| event(cpu, &e));
+    match found.filter(|e| e.interrupt) {
+        Some(e) => Taken::Event(e),
+        None => Taken::Nothing,
+    }
 }
 
 /// Waits, as HLT does, until `wanted` or a pause. KVM does not tell of its interrupts while the guest is not in it, so it is

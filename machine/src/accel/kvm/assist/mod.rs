@@ -32,6 +32,7 @@ use rqemu_x86::state::rflags;
 use rqemu_x86::{Cpu, Exit, Model};
 
 use self::bus::AssistBus;
+use self::events::Taken;
 use self::state::TscOffset;
 use super::user_irq::UserIrqs;
 use super::vcpu::KvmVcpu;
@@ -62,6 +63,8 @@ pub struct Helper {
     pub vm: Arc<VmFd>,
     /// Which pages have decoded code.
     pub code: Arc<CodeMap>,
+    /// All interrupt controllers and the timer are KVM's.
+    pub kernel_chips: bool,
     /// CPUID table of this vCPU.
     pub leaves: Vec<kvm_bindings::kvm_cpuid_entry2>,
     /// Makes the software CPU leave its run, once it exists.
@@ -103,7 +106,7 @@ impl Assist {
         let _ = helper.word.set(word.clone());
         Self {
             cpu,
-            bus: Arc::new(AssistBus::new(shared, word, fd)),
+            bus: Arc::new(AssistBus::new(shared, word, fd, helper.kernel_chips)),
             vm: helper.vm.clone(),
             tsc: TscOffset::default(),
             run: 1,
@@ -292,7 +295,20 @@ impl KvmVcpu {
                 continue;
             }
             a.step_kvm(fd, false);
-            let Some(e) = events::take(&mut a.cpu, fd, irqs, index, shared) else { break };
+            let event = match events::take(&mut a.cpu, fd, irqs, index, shared) {
+                Taken::Event(e) => Some(e),
+                Taken::Moved => {
+                    a.cpu.resync();
+                    state::load(&mut a.cpu, &a.bus, fd, &mut a.tsc)?.filter(|e| e.interrupt)
+                }
+                Taken::Nothing => None,
+            };
+            if fd.get_mp_state().is_ok_and(|m| m.mp_state != KVM_MP_STATE_RUNNABLE) && kernel_apic {
+                break;
+            }
+            // What KVM has there is either taken now, or its own.
+            state::store(&mut a.cpu, &a.bus, fd)?;
+            let Some(e) = event else { continue };
             if !a.cpu.inject(&*a.bus.clone(), e.vector, e.error, e.interrupt) {
                 exit = Exit::Shutdown;
                 state::store(&mut a.cpu, &a.bus, fd)?;
