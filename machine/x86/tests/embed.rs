@@ -1,6 +1,6 @@
 //! What an embedder uses: a debugger's points, and helping another engine out.
 
-use rqemu_x86::debug::{Points, Watch};
+use rqemu_x86::points::{Points, Watch};
 use rqemu_x86::state::{gpr, sreg, Segment};
 use rqemu_x86::{Bus, Cpu, Exit, Model, Page};
 use std::sync::Arc;

@@ -2,10 +2,11 @@
 
 mod board;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 
 use board::*;
+use rqemu_x86::bus::{Bus, Page};
 use rqemu_x86::state::{gpr, sreg, Segment};
 use rqemu_x86::{CodeMap, Cpu, Exit, Model, Request};
 
