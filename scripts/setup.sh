@@ -18,8 +18,8 @@ command -v dpkg-query >/dev/null 2>&1 || die "this is not Debian: install QEMU 7
 command -v cargo >/dev/null 2>&1 || die "cargo is missing: install Rust first"
 
 # The reference is QEMU 7.2, and its qemu-img must be of the same build: another one (from backports, say) writes other defaults.
-want=(qemu-system-x86 qemu-utils seabios ipxe-qemu grub-rescue-pc ovmf busybox-static acpica-tools socat gcc libc6-dev binutils make grub-common grub-pc-bin e2fsprogs
-    libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients)
+want=(qemu-system-x86 qemu-utils seabios ipxe-qemu grub-rescue-pc ovmf busybox-static acpica-tools socat gcc libc6-dev binutils make
+    grub-common grub-pc-bin e2fsprogs memtest86+ libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients)
 
 version_of() { dpkg-query -W -f='${db:Status-Status} ${Version}' "$1" 2>/dev/null | sed -n 's/^installed //p'; }
 is_72() { case "$1" in 1:7.2+*) true ;; *) false ;; esac; }

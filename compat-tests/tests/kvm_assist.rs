@@ -17,7 +17,7 @@ const MEMTEST: &str = "/boot/memtest86+x64.bin";
 fn assist(bin: &Bin, accel: &str, args: &str) -> Res<(Exit, String, String)> {
     let out = Cmd::new(bin)
         .words("-m 128 -display none -nodefaults -serial stdio -device isa-debug-exit,iobase=0xf4,iosize=4 -no-reboot")
-        .args(["-accel", accel, "-bios", &images()?.rom.to_string_lossy()])
+        .args(["-accel", accel, "-cpu", if accel == "tcg" { "max" } else { "qemu64" }, "-bios", &images()?.rom.to_string_lossy()])
         .args(rom_args(args))
         .run(LIMIT)?;
     let line = out.stdout.lines().find(|l| l.starts_with("assist")).unwrap_or("").trim().to_owned();

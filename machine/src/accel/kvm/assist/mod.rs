@@ -238,23 +238,8 @@ impl KvmVcpu {
         a.bus.refresh();
         a.cpu.resync();
         let event = state::load(&mut a.cpu, &a.bus, fd, &mut a.tsc)?;
-        let here = state::place(&a.cpu);
-        if failed {
-            if a.left.take() == Some(here) {
-                return None;
-            }
-            let debugged = self.debug != Default::default();
-            let before = a.taken_over;
-            a.plan(fd, debugged);
-            if a.taken_over && !before {
-                events::let_kicks_through(fd);
-            }
-            if helped() == 0 {
-                eprintln!(
-                    "rqemu-system-x86_64: warning: KVM cannot execute all of the guest's instructions; \
-                     the software CPU helps"
-                );
-            }
+        if failed && !Self::plan(a, fd, self.debug != Default::default()) {
+            return None;
         }
         if std::mem::take(&mut a.masked) {
             a.cpu.rf |= rflags::IF;
@@ -266,27 +251,48 @@ impl KvmVcpu {
             Some(e) => a.cpu.inject(&*a.bus.clone(), e.vector, e.error, e.interrupt),
             None => true,
         };
-        let mut exit = Exit::Shutdown;
+        let exit = if delivered { self.session(a)? } else { Exit::Shutdown };
+        self.hand_back(a, exit)?;
+        Some(exit)
+    }
+
+    /// KVM failed at an instruction: how much the software CPU is to execute. `false`: it failed there before, and the
+    /// software CPU could not help.
+    fn plan(a: &mut Assist, fd: &mut VcpuFd, debugged: bool) -> bool {
+        if a.left.take() == Some(state::place(&a.cpu)) {
+            return false;
+        }
+        let before = a.taken_over;
+        a.plan(fd, debugged);
+        if a.taken_over && !before {
+            events::let_kicks_through(fd);
+        }
+        if helped() == 0 {
+            eprintln!(
+                "rqemu-system-x86_64: warning: KVM cannot execute all of the guest's instructions; \
+                 the software CPU helps"
+            );
+        }
+        true
+    }
+
+    /// Executes until KVM can go on, or must.
+    fn session(&mut self, a: &mut Assist) -> Option<Exit> {
+        let kernel_apic = !matches!(self.irqs, UserIrqs::User(_));
+        let fd = &mut self.fd;
         let (irqs, index, shared) = (&self.irqs, self.index, &self.shared);
-        let ints = lapic::pending::APIC | lapic::pending::PIC;
-        while delivered {
-            let pausing = || shared.vcpus.pausing();
-            exit = a.go(pausing, |a| a.kvm_wanted(fd, irqs, index));
+        let pausing = || shared.vcpus.pausing();
+        loop {
+            let mut exit = a.go(pausing, |a| a.kvm_wanted(fd, irqs, index));
             if exit == Exit::Hlt && a.taken_over {
-                match irqs {
-                    UserIrqs::User(bus) => {
-                        let open = if a.cpu.rf & rflags::IF != 0 { ints } else { 0 };
-                        bus.halt(index, open | lapic::pending::UNMASKABLE, pausing);
-                    }
-                    _ => events::wait(|| a.kvm_wanted(fd, irqs, index), pausing),
-                }
+                Self::halt(a, fd, irqs, index, pausing);
                 if !pausing() {
                     (exit, a.cpu.halted) = (Exit::Interrupted, false);
                 }
             }
             state::store(&mut a.cpu, &a.bus, fd)?;
             if exit != Exit::Interrupted || !a.taken_over || pausing() {
-                break;
+                return Some(exit);
             }
             if a.bus.reload.swap(false, Ordering::Relaxed) {
                 state::load(&mut a.cpu, &a.bus, fd, &mut a.tsc)?;
@@ -304,17 +310,33 @@ impl KvmVcpu {
                 Taken::Nothing => None,
             };
             if fd.get_mp_state().is_ok_and(|m| m.mp_state != KVM_MP_STATE_RUNNABLE) && kernel_apic {
-                break;
+                return Some(exit);
             }
             // What KVM has there is either taken now, or its own.
             state::store(&mut a.cpu, &a.bus, fd)?;
             let Some(e) = event else { continue };
             if !a.cpu.inject(&*a.bus.clone(), e.vector, e.error, e.interrupt) {
-                exit = Exit::Shutdown;
                 state::store(&mut a.cpu, &a.bus, fd)?;
-                break;
+                return Some(Exit::Shutdown);
             }
         }
+    }
+
+    /// The guest sleeps until an interrupt can wake it.
+    fn halt(a: &mut Assist, fd: &VcpuFd, irqs: &UserIrqs, index: usize, pausing: impl Fn() -> bool + Copy) {
+        match irqs {
+            UserIrqs::User(bus) => {
+                let ints = lapic::pending::APIC | lapic::pending::PIC;
+                let open = if a.cpu.rf & rflags::IF != 0 { ints } else { 0 };
+                bus.halt(index, open | lapic::pending::UNMASKABLE, pausing);
+            }
+            _ => events::wait(|| a.kvm_wanted(fd, irqs, index), pausing),
+        }
+    }
+
+    /// The rest is KVM's.
+    fn hand_back(&mut self, a: &mut Assist, exit: Exit) -> Option<()> {
+        let fd = &mut self.fd;
         a.left = (exit == Exit::Leave).then(|| state::place(&a.cpu));
         // User code would see the trap; nothing of it is left to KVM, as a rule.
         let step = a.taken_over && a.cpu.cpl == 0;
@@ -325,7 +347,7 @@ impl KvmVcpu {
             state::store(&mut a.cpu, &a.bus, fd)?;
         }
         a.last = Some(Instant::now());
-        if !kernel_apic || matches!(self.irqs, UserIrqs::Split(_)) {
+        if matches!(self.irqs, UserIrqs::User(_) | UserIrqs::Split(_)) {
             // What KVM would have said at an exit.
             let open = a.cpu.rf & rflags::IF != 0;
             let run = self.fd.get_kvm_run();
@@ -335,7 +357,7 @@ impl KvmVcpu {
                 bus.set_cr8(self.index, a.bus.cr8.load(Ordering::Relaxed));
             }
         }
-        Some(exit)
+        Some(())
     }
 
     /// Whether KVM stopped because it was to execute one instruction only.
