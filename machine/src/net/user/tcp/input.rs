@@ -73,8 +73,11 @@ impl Conn {
             bytes -= 1;
             self.fin_acked = true;
         }
+        // One segment more for each flight that arrived (RFC 5681).
+        let more =
+            u64::from(self.mss) * u64::from(s.ack.wrapping_sub(self.una)) / u64::from(self.flight.max(1));
+        self.flight = (self.flight + (more as u32).max(1)).min(MAX_FLIGHT);
         self.una = s.ack;
-        self.flight = (self.flight + u32::from(self.mss)).min(MAX_FLIGHT);
         if before(self.nxt, self.una) {
             self.nxt = self.una;
         }
