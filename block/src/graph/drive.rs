@@ -176,7 +176,10 @@ impl BlockGraph {
             backend.insert(&node)?;
         } else if let Some(f @ ("file" | "host_device" | "host_cdrom")) = s.format.as_deref() {
             return Err(BlockError::text(format!("The '{f}' block driver requires a file name")));
-        } else if s.format.is_some() {
+        } else if let Some(f) = s.format.as_deref() {
+            if !super::open::DRIVERS.contains(&f) {
+                return Err(BlockError::UnknownDriver(f.into()));
+            }
             return Err(BlockError::text("A block device must be specified for \"file\""));
         }
         self.0.state.lock().drives.push(backend.clone());

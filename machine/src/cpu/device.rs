@@ -113,8 +113,7 @@ impl DeviceClass for CpuProps {
         };
         let has_apic = cpu.features.has("apic");
         if has_apic {
-            let kernel = cx.m().accel.irqchip() != IrqChip::User;
-            add_apic(cx, id, kernel);
+            add_apic(cx, id);
         }
         Ok(Box::new(CpuDevice { apic_id: id, leaves, tsc_khz, cpu }))
     }
@@ -122,21 +121,26 @@ impl DeviceClass for CpuProps {
 
 /// Where messages to local APICs go; all of them share the window of the first.
 const MSI_BASE: u64 = 0xfee0_0000;
-const MSI_REGION: &str = "kvm-apic-msi";
 
-fn add_apic(cx: &mut RealizeCx<'_>, id: u32, kernel: bool) {
-    let dev = || Box::new(ApicFace);
-    if kernel {
-        let p = KvmApicProps { apic: ApicProps { id, version: 0x14, ..ApicProps::default() } };
-        let apic = cx.add_part("lapic", KvmApicProps::CLASS, Box::new(p), None, dev());
-        let m = cx.m();
-        let kind = RegionKind::Io { owner: Owner::Kernel, spec: IoSpec::ANY };
-        let first = !m.mem.iter().any(|(_, r)| r.name == MSI_REGION);
-        let r = m.mem.add(MSI_REGION, 1 << 20, kind, Some(apic));
-        if first {
-            let system = m.mem.system;
-            m.mem.map(system, r, MSI_BASE, 0x1000);
+fn add_apic(cx: &mut RealizeCx<'_>, id: u32) {
+    let props = ApicProps { id, version: 0x14, ..ApicProps::default() };
+    let face = Box::new(ApicFace);
+    let (apic, name, owner) = match cx.m().accel.irqchip() {
+        IrqChip::User => {
+            let p = Box::new(UserApicProps { apic: props });
+            (cx.add_part("lapic", UserApicProps::CLASS, p, None, face), "apic-msi", Owner::Nobody)
         }
+        _ => {
+            let p = Box::new(KvmApicProps { apic: props });
+            (cx.add_part("lapic", KvmApicProps::CLASS, p, None, face), "kvm-apic-msi", Owner::Kernel)
+        }
+    };
+    let m = cx.m();
+    let first = !m.mem.iter().any(|(_, r)| r.name == name);
+    let r = m.mem.add(name, 1 << 20, RegionKind::Io { owner, spec: IoSpec::ANY }, Some(apic));
+    if first {
+        let system = m.mem.system;
+        m.mem.map(system, r, MSI_BASE, 0x1000);
     }
 }
 
@@ -188,6 +192,21 @@ pub struct KvmApicProps {
 }
 
 impl DeviceClass for KvmApicProps {
+    fn realize(&mut self, _cx: &mut RealizeCx<'_>) -> QResult<Box<dyn Device>> {
+        Err(qerr!("a local APIC comes with its CPU"))
+    }
+}
+
+/// Properties of `apic`, a local APIC in user space.
+#[derive(DeriveDevice, Debug)]
+#[class(name = "apic", parent = "apic-common", internal, hotplug)]
+pub struct UserApicProps {
+    /// Properties of every local APIC.
+    #[base]
+    pub apic: ApicProps,
+}
+
+impl DeviceClass for UserApicProps {
     fn realize(&mut self, _cx: &mut RealizeCx<'_>) -> QResult<Box<dyn Device>> {
         Err(qerr!("a local APIC comes with its CPU"))
     }

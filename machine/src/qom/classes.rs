@@ -18,6 +18,7 @@ register_classes! {
         crate::devices::chipset::piix4_pm::Piix4PmProps,
         crate::devices::display::vga::pci::VgaPciProps,
         crate::devices::misc::ged::GedProps,
+        crate::cpu::UserApicProps,
         crate::devices::storage::pflash::PflashProps,
         crate::devices::net::e1000::E1000Props,
         crate::devices::net::e1000::E1000Gc82544Props,

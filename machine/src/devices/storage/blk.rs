@@ -201,16 +201,28 @@ impl Disk {
     }
 }
 
-/// Finds the backend that `drive=` names.
+/// Finds the backend that `drive=` of the device being realized names.
+///
+/// # Errors
+/// There is none of that name.
 pub fn resolve(cx: &mut RealizeCx<'_>, drive: &crate::qom::DriveRef) -> QResult<Option<BlockBackend>> {
-    let Some(name) = drive.0.as_deref() else { return Ok(None) };
     let dev = cx.id();
     let class = cx.m().tree.get(dev).map_or("", |n| n.class.name);
-    cx.m()
-        .block
-        .backend_for(name)
-        .map(Some)
-        .map_err(|_| qerr!("Property '{class}.drive' can't find value '{name}'"))
+    resolve_for(cx, class, drive)
+}
+
+/// As [`resolve`], for the part `class` of a device.
+///
+/// # Errors
+/// There is none of that name.
+pub fn resolve_for(
+    cx: &mut RealizeCx<'_>,
+    class: &str,
+    drive: &crate::qom::DriveRef,
+) -> QResult<Option<BlockBackend>> {
+    let Some(name) = drive.0.as_deref() else { return Ok(None) };
+    let found = cx.m().block.backend_for(name);
+    found.map(Some).map_err(|_| qerr!("Property '{class}.drive' can't find value '{name}'"))
 }
 
 /// Id or QOM path of the device being realized, as events and error texts name it.

@@ -179,7 +179,7 @@ impl VirtioBlkProps {
 
 impl VirtioClass for VirtioBlkProps {
     fn build(&mut self, cx: &mut RealizeCx<'_>, env: &BuildEnv) -> QResult<Box<dyn VirtioDevice>> {
-        let Some(backend) = blk::resolve(cx, &self.drive)? else {
+        let Some(backend) = blk::resolve_for(cx, Self::CLASS.name, &self.drive)? else {
             return Err(qerr!("drive property not set"));
         };
         if !backend.has_medium() {
