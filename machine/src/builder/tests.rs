@@ -226,7 +226,8 @@ fn microvm_board() {
     m.bus_write(crate::memory::Space::Memory, 0xfec1_0000, &1u32.to_le_bytes());
     assert_eq!(read(&mut m, 0xfec1_0010), 0x0017_0020);
     let order: Vec<&str> = m.tree.iter().map(|n| n.class.name).filter(|n| *n != "virtio-mmio").collect();
-    assert_eq!(order[..5], ["fw_cfg_io", "qemu64-x86_64-cpu", "isabus-bridge", "ioapic", "ioapic"]);
+    let cpu = ["fw_cfg_io", "qemu64-x86_64-cpu", "apic", "kvmvapic"];
+    assert_eq!((&order[..4], &order[4..7]), (&cpu[..], &["isabus-bridge", "ioapic", "ioapic"][..]));
     let io = m.tree.by_class("ioapic").map(|n| m.tree.path(n.id));
     assert_eq!(io.as_deref(), Some("/machine/ioapic"));
     m.power_button();

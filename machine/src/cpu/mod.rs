@@ -20,7 +20,7 @@ mod words;
 
 pub use caps::{Caps, CapsKind, HostCpu, KvmFacts, Leaf};
 pub use cpuid::TIMING_LEAF;
-pub use device::{CpuDevice, CpuFacts, CpuSetup, KvmApicProps, UserApicProps, SharedSetup};
+pub use device::{CpuDevice, CpuFacts, CpuSetup, KvmApicProps, SharedSetup, UserApicProps};
 pub use dump::dump;
 pub use features::{names as feature_names, Reg};
 pub use names::{class_by_name, classes, find as find_name, Kind, Name, NAMES};
