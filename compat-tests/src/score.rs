@@ -113,6 +113,23 @@ impl Report {
     }
 }
 
+/// The last saved report of an area; `None` if there is none that can be read.
+pub fn last(area: &str) -> Option<Report> {
+    let text = std::fs::read_to_string(areas_dir().join(format!("{area}.json"))).ok()?;
+    let v: Value = serde_json::from_str(&text).ok()?;
+    let row = |r: &Value| {
+        let name = r[0].as_str()?.to_owned();
+        let why = r[2].as_str().unwrap_or_default().to_owned();
+        let verdict = match r[1].as_str()? {
+            "equal" => Verdict::Equal,
+            "different" => Verdict::Different(why),
+            _ => Verdict::Missing(why),
+        };
+        Some(Row { name, verdict })
+    };
+    Some(Report::new(area, v["rows"].as_array()?.iter().map(row).collect::<Option<_>>()?))
+}
+
 fn areas_dir() -> PathBuf {
     out_dir().join("areas")
 }

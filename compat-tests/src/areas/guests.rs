@@ -149,7 +149,7 @@ fn program(bin: &Bin, args: &[String]) -> Res<Ran> {
             return Err(format!("qemu-img check: {}", String::from_utf8_lossy(&out.stderr)));
         }
     }
-    let word = |w: &&str| !w.starts_with("tsc=") && !w.starts_with("kicks=");
+    let word = |w: &&str| !["tsc=", "best1024=", "kicks="].iter().any(|t| w.starts_with(t));
     let keep = |l: &str| l.split(' ').filter(word).collect::<Vec<_>>().join(" ");
     ran.serial = ran.serial.lines().map(keep).collect::<Vec<_>>().join("\n");
     Ok(ran)

@@ -1,5 +1,5 @@
-//! Runs every area and writes `scoreboard.md`. `--ratchet` raises the committed floor; names of areas restrict the
-//! run (the scoreboard is then only printed).
+//! Runs every area and writes `scoreboard.md`. `--ratchet` raises the committed floor. Names of areas restrict the run; the
+//! result is then only printed, unless `--write` asks for the page, with the other areas as they were last.
 
 use rqemu_compat::areas::{area, Area, Sides, AREAS};
 use rqemu_compat::score;
@@ -22,8 +22,16 @@ fn main() -> ExitCode {
         reports.push(r);
     }
     if !names.is_empty() {
-        print!("{}", score::render(&reports));
-        return ExitCode::SUCCESS;
+        if !flags.iter().any(|f| f == "--write") {
+            print!("{}", score::render(&reports));
+            return ExitCode::SUCCESS;
+        }
+        reports = AREAS
+            .iter()
+            .filter_map(|a| {
+                reports.iter().find(|r| r.area == a.name).cloned().or_else(|| score::last(a.name))
+            })
+            .collect();
     }
     let mut result = score::write_scoreboard(&reports).map(|p| println!("wrote {}", p.display()));
     if flags.iter().any(|f| f == "--ratchet") {
