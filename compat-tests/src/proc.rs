@@ -227,17 +227,20 @@ impl Proc {
         d
     }
 
-    /// User + system CPU time so far, microseconds (clock tick resolution is too coarse, so schedstat's ns are used
-    /// for every thread).
+    /// User + system CPU time so far of all its threads, microseconds, to this moment (`/proc` lags behind a thread
+    /// that is running).
     pub fn cpu_us_now(&self) -> Res<u64> {
-        let dir = format!("/proc/{}/task", self.pid);
-        let mut ns = 0u64;
-        for t in std::fs::read_dir(&dir).map_err(|e| format!("{dir}: {e}"))?.flatten() {
-            if let Ok(s) = std::fs::read_to_string(t.path().join("schedstat")) {
-                ns += s.split_whitespace().next().and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
-            }
+        let mut clock = 0;
+        let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the pointers are to live locals.
+        let bad = unsafe {
+            libc::clock_getcpuclockid(self.pid as libc::pid_t, &mut clock) != 0
+                || libc::clock_gettime(clock, &mut t) != 0
+        };
+        if bad {
+            return Err(format!("no CPU clock of process {}", self.pid));
         }
-        Ok(ns / 1000)
+        Ok(t.tv_sec as u64 * 1_000_000 + t.tv_nsec as u64 / 1000)
     }
 
     /// Proportional set size, KiB.

@@ -104,6 +104,7 @@ fn start(spec: &mut VmSpec, printer: &Printer) -> QResult<ExitStatus> {
     if let Some(d) = daemon {
         d.ready()?;
     }
+    process::forget_start();
     let status = event_loop
         .run(&shared, &mut monitors)
         .map_err(|e| qerr!("main loop failed: {}", rqemu_machine::error::strerror(&e)))?;
