@@ -1,6 +1,7 @@
 //! Boot order: `bootindex` properties become the firmware's list of Open Firmware device paths.
 
 use crate::device::{BusKind, DevId, Place};
+use crate::firmware::fw_cfg_files::geometry_line;
 use crate::machine::Machine;
 use crate::pci::reg;
 use crate::{qerr, QResult};
@@ -27,6 +28,21 @@ pub fn boot_order(m: &mut Machine, others: Vec<(i64, String)>) -> QResult<Vec<St
         return Err(qerr!("The bootindex {} has already been used", w[0].0));
     }
     Ok(list.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Lines of `bios-geometry`: the disks whose logical geometry (`lcyls`, `lheads`, `lsecs`) the user chose.
+pub fn disk_geometries(m: &mut Machine) -> Vec<String> {
+    let disks: Vec<(DevId, [u32; 3])> = m
+        .tree
+        .iter()
+        .filter(|n| !matches!(n.place, Place::Child(_, "virtio-backend")))
+        .filter_map(|n| {
+            let get = |name| n.props.get_prop(name)?.value.as_u64().map(|v| v as u32);
+            let chs = [get("lcyls")?, get("lheads")?, get("lsecs")?];
+            (chs != [0; 3]).then_some((n.id, chs))
+        })
+        .collect();
+    disks.into_iter().map(|(dev, [c, h, s])| geometry_line(&fw_path(m, dev), c, h, s)).collect()
 }
 
 /// Open Firmware path of a device.
@@ -100,5 +116,17 @@ mod tests {
         plug(&mut m, "rtl8139", &[("bootindex", "1")]).unwrap();
         let e = boot_order(&mut m, Vec::new()).unwrap_err();
         assert_eq!(e.desc, "The bootindex 1 has already been used");
+    }
+
+    #[test]
+    fn logical_geometry_of_a_disk() {
+        let mut m = pci_machine();
+        let opts = serde_json::json!({"driver": "null-co", "node-name": "d", "size": 1 << 20});
+        m.block.blockdev_add(opts).unwrap();
+        plug(&mut m, "virtio-blk-pci", &[("drive", "d"), ("lcyls", "11"), ("lheads", "5"), ("lsecs", "18")])
+            .unwrap();
+        let lines = disk_geometries(&mut m);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].ends_with("/disk@0,0 11 5 18"), "{}", lines[0]);
     }
 }

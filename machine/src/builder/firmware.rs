@@ -1,6 +1,6 @@
 //! What firmware finds: fw_cfg items, CMOS, ACPI and SMBIOS tables.
 
-use super::bootorder::boot_order;
+use super::bootorder::{boot_order, disk_geometries};
 use super::Build;
 use crate::boards::{microvm_dt, PcProps, SmbiosEntryPoint};
 use crate::device::{BusId, DevId};
@@ -130,7 +130,7 @@ impl Build<'_> {
         named.extend(self.splash_file());
         let boot = &self.spec.boot;
         named.push(("bootorder".into(), files::lines(&order, boot.strict == Some(true)).into()));
-        named.push(("bios-geometry".into(), files::lines(&[], false).into()));
+        named.push(("bios-geometry".into(), files::lines(&disk_geometries(self.m), false).into()));
         if let Some(ms) = boot.splash_time {
             named.push((
                 "etc/boot-menu-wait".into(),
